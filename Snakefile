@@ -1,0 +1,100 @@
+# The only DAG: chapter x fold -> records -> report -> reports/<profile>.
+#
+# `python -m headcount.study run` writes work/<profile>/study.yaml and the parameters, and starts
+# this; `snakemake --configfile work/<profile>/study.yaml --cores 2 -n` shows what would run.
+import sys
+from pathlib import Path
+from shlex import quote
+
+PROFILE, FOLDS = config["profile"], config["folds"]
+WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
+
+CHAPTERS = sorted(path.stem for path in Path("notebooks").glob("[0-9][0-9]_*.py"))
+BENCHMARK, REPORT = "07_benchmark", "08_report"
+ONCE = {CHAPTERS[0], BENCHMARK, REPORT}  # a study has one of each, on fold 0
+UPSTREAM = {  # what a chapter reads, where that is not the teacher alone
+    "01_data": [],
+    "02_teacher": ["01_data"],
+    "04_quantization": ["02_teacher", "03_distillation"],
+}
+
+
+def jobs(chapters):
+    """(chapter, fold) of every job of these chapters."""
+    return [(c, k) for c in chapters for k in ([0] if c in ONCE else FOLDS)]
+
+
+def upstream_jobs(chapter, fold):
+    if chapter == BENCHMARK:
+        # The ruler needs the machine for itself: it waits for every fold, not for its own alone.
+        return jobs(c for c in CHAPTERS if c not in (BENCHMARK, REPORT))
+    if chapter == REPORT:
+        return jobs(c for c in CHAPTERS if c != REPORT)
+    names = [c for c in UPSTREAM.get(chapter, ["02_teacher"]) if c in CHAPTERS]
+    return [(c, 0 if c in ONCE else fold) for c in names]
+
+
+def outputs(pairs):
+    # Sentinels and executed notebooks: a sentinel can be the same twice, a notebook holds its
+    # times, so that Snakemake (which compares contents) sees that a chapter has run again.
+    return [
+        name.format(c=c, k=k)
+        for c, k in pairs
+        for name in (f"{ARTIFACTS}/fold{{k}}/{{c}}.done", f"{WORK}/notebooks/fold{{k}}/{{c}}.ipynb")
+    ]
+
+
+PAGES = [f"{WORK}/report.html", f"{WORK}/report.md"] if REPORT in CHAPTERS else []
+
+
+# Asks for every output by name: else a lost one, whose descendants are there, would stay lost.
+rule all:
+    input:
+        outputs(jobs(CHAPTERS)),
+        PAGES,
+        f"{ARTIFACTS}/published",
+
+
+rule publish:
+    input:
+        outputs(jobs(CHAPTERS)),
+        PAGES,
+    output:
+        f"{ARTIFACTS}/published",
+    shell:
+        "{sys.executable} -m headcount.study publish --profile {PROFILE} && touch {output}"
+
+
+rule report:
+    input:
+        f"{WORK}/notebooks/fold0/{REPORT}.ipynb",
+    output:
+        f"{WORK}/report.html",
+        f"{WORK}/report.md",
+    shell:
+        "{sys.executable} -m headcount.report render {input} {WORK}"
+
+
+rule chapter:
+    wildcard_constraints:
+        fold=r"\d+",
+    input:
+        notebook="notebooks/{chapter}.py",
+        parameters=f"{WORK}/parameters/{{chapter}}.yaml",
+        upstream=lambda wildcards: outputs(upstream_jobs(wildcards.chapter, wildcards.fold)),
+    output:
+        done=f"{ARTIFACTS}/fold{{fold}}/{{chapter}}.done",
+        notebook=f"{WORK}/notebooks/fold{{fold}}/{{chapter}}.ipynb",
+    params:
+        # Kept as a notebook that can be read when the chapter fails.
+        partial=f"{WORK}/notebooks/fold{{fold}}/{{chapter}}.partial.ipynb",
+        # Where it runs, not what it computes: no reason to run a finished chapter again.
+        machine=" ".join(f"-p {name} {quote(str(value))}" for name, value in config["machine"].items()),
+    log:
+        f"{WORK}/logs/fold{{fold}}.{{chapter}}.log",
+    # A training, or the ruler, takes the machine.
+    threads: workflow.cores
+    shell:
+        "set -o pipefail; jupytext --quiet --to ipynb -o - {input.notebook}"
+        " | papermill - {params.partial} -f {input.parameters} -p fold {wildcards.fold}"
+        " {params.machine} --no-progress-bar 2> {log} && mv {params.partial} {output.notebook}"

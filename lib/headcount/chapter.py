@@ -1,0 +1,426 @@
+"""What every chapter does in the same way: open, find its inputs, leave its results, close.
+
+A chapter knows nothing of the others' variables. It reads what they left in two folders, and so
+does the report:
+
+- ``work/<profile>``: records, predictions, figures, tables; published as they stand.
+- ``artifacts/<profile>``: sentences and models; never in git.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.special
+import torch
+import transformers
+from IPython.display import Image, display
+
+from headcount import bench, data, distill, models, plots, records, stats, train
+from headcount.errors import InputError
+from headcount.parameters import (
+    DATA_VARIABLE,
+    check_names,
+    check_type,
+    check_writable,
+    literals,
+)
+
+log = logging.getLogger("headcount")
+
+COMMON = ("profile", "work", "artifacts", "data_dir", "fold", "seed", "threads")
+"""Parameters that every chapter has."""
+
+
+@dataclass
+class Run:
+    """One chapter on one fold with one seed; made by :func:`begin`."""
+
+    chapter: str
+    parameters: dict[str, Any]
+    profile: str
+    work: Path
+    artifacts: Path
+    data_dir: Path | None
+    fold: int
+    seed: int
+    threads: int
+    device: str
+    precision: str
+    _files: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What chapter 1 settled for the whole study (see :func:`headcount.data.save`)."""
+        return data.load_facts(self.artifacts / "data")
+
+    def sentences(self) -> pd.DataFrame:
+        """All labelled sentences with their groups and folds, as chapter 1 left them."""
+        return data.load(self.artifacts / "data")
+
+    def split(self) -> data.Split:
+        """Train, validation and test part of this run's fold."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> data.Split:
+        return data.split(self.sentences(), self.fold, protocol=self.facts["protocol"])
+
+    def tokenizer(self) -> transformers.PreTrainedTokenizerBase:
+        """The study's tokenizer, as chapter 1 left it."""
+        return models.load_tokenizer(self.artifacts / "data" / "tokenizer")
+
+    def tokenize(self, frame: pd.DataFrame) -> data.Tokenized:
+        """Tokenise a part with the study's tokenizer, cut at the study's greatest length."""
+        return data.tokenize(
+            frame["text"], frame["label"], self.tokenizer(), self.facts["max_length"]
+        )
+
+    def model_folder(self, variant: str) -> Path:
+        """Where the model of ``variant`` of this fold (and seed, if not the study's) is kept."""
+        name = variant if self.seed == 0 else f"{variant}.seed{self.seed}"
+        return self.artifacts / f"fold{self.fold}" / name
+
+    def training_folder(self, variant: str) -> Path:
+        """Where a training of this fold keeps its checkpoints."""
+        return self.artifacts / f"fold{self.fold}" / "training" / self.model_folder(variant).name
+
+    def load(self, variant: str) -> transformers.PreTrainedModel:
+        """Load the saved model of ``variant`` of this fold onto this run's device."""
+        model, _ = models.load(self.model_folder(variant))
+        return model.to(self.device)
+
+    def save(self, variant: str, model: transformers.PreTrainedModel) -> Path:
+        """Save a model with the study's tokenizer; returns the folder."""
+        folder = self.model_folder(variant)
+        models.save(model, self.tokenizer(), folder)
+        return folder
+
+    def fit(
+        self,
+        variant: str,
+        model: transformers.PreTrainedModel,
+        recipe: train.Recipe,
+        *,
+        objective: distill.Objective | None = None,
+    ) -> train.Fitted:
+        """Train on this fold's training part; see :func:`headcount.train.fit`.
+
+        The validation part is scored after each epoch, for the curves; it chooses nothing.
+        """
+        parts = self.split()
+        return train.fit(
+            model,
+            self.tokenize(parts.train),
+            recipe,
+            self.training_folder(variant),
+            tokenizer=self.tokenizer(),
+            objective=objective,
+            validation=self.tokenize(parts.validation),
+            name=f"fold {self.fold} {variant}",
+        )
+
+    def predict(self, model: transformers.PreTrainedModel, frame: pd.DataFrame) -> np.ndarray:
+        """Logits (n, 3) of ``frame``'s sentences, in its order."""
+        return train.predict(model, self.tokenize(frame), self.tokenizer())
+
+    def score(
+        self,
+        variant: str,
+        logits: np.ndarray,
+        frame: pd.DataFrame,
+        *,
+        model: transformers.PreTrainedModel | None = None,
+        folder: Path | None = None,
+        sizes: dict[str, int] | None = None,
+        size_mb: float | None = None,
+        baseline: str | None = None,
+        baseline_sha256: str | None = None,
+        fitted: train.Fitted | None = None,
+        runtime: str = "torch",
+        precision: str = "fp32",
+        split: str = "test",
+        config: dict[str, Any] | None = None,
+    ) -> records.Record:
+        """Write the record and the predictions of one variant; returns the record.
+
+        Args:
+            logits: (n, 3), in the order of ``frame``.
+            frame: the scored part, with the columns id, group, source and label.
+            model: tells parameters, heads, MACs and the weights' hash.
+            folder: the model as it would be shipped; tells the size.
+            sizes: parameters and heads where there is no ``model`` (ONNX).
+            size_mb: 10^6 bytes where there is no ``folder``.
+            baseline: the variant that this one is compared with.
+            baseline_sha256: its weights as used here; by default those of its record.
+            fitted: tells seconds and steps.
+        """
+        if len(logits) != len(frame):
+            raise ValueError(f"{variant}: {len(logits)} predictions for {len(frame)} sentences")
+        logits = np.asarray(logits, dtype=np.float64)
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{variant}: a prediction is not finite")
+        probabilities = scipy.special.softmax(logits, axis=1)
+        if model is not None:
+            sizes = models.sizes(model) | {
+                "macs": models.macs(model, round(self.facts["mean_tokens"]))
+            }
+        if folder is not None:
+            size_mb = models.size_mb(folder)
+        if baseline is not None and baseline_sha256 is None:
+            baseline_sha256 = self.record(baseline).weights_sha256
+        record = records.Record(
+            study=self.profile,
+            chapter=self.chapter,
+            variant=variant,
+            baseline=baseline,
+            fold=self.fold,
+            seed=self.seed,
+            split=split,
+            n=len(frame),
+            **records.scores(frame["label"].to_numpy(), probabilities),
+            **(sizes or {}),
+            size_mb=size_mb,
+            train_seconds=None if fitted is None else fitted.seconds,
+            steps=None if fitted is None else fitted.steps,
+            device=device_name(self.device),
+            precision=precision,
+            runtime=runtime,
+            teacher_saw_test=self.facts["teacher_saw_test"],
+            weights_sha256=None if model is None else models.weights_sha256(model),
+            baseline_sha256=baseline_sha256,
+            provenance=self.provenance(config),
+        )
+        predictions = frame[["id", "group", "source", "label"]].assign(
+            **dict(zip(records.PROBABILITIES, probabilities.T, strict=True))
+        )
+        records.write(self.work, record, predictions)
+        log.info("fold %d %s: %s macro-F1 %.4f", self.fold, variant, split, record.macro_f1)
+        return record
+
+    def record(self, variant: str, *, seed: int | None = None) -> records.Record:
+        """The record of ``variant`` of this fold (and, by default, of this seed, else seed 0)."""
+        for number in dict.fromkeys([self.seed, 0] if seed is None else [seed]):
+            if found := records.read(self.work, variant=variant, fold=self.fold, seed=number):
+                return found[0]
+        raise InputError(
+            f"no record of {variant} for fold {self.fold} in {self.work}: run its chapter first"
+        )
+
+    def has(self, variant: str) -> bool:
+        """Whether there is a record of ``variant`` for this fold."""
+        return bool(records.read(self.work, variant=variant, fold=self.fold))
+
+    def standings(self, variants: Sequence[str] | None = None) -> pd.DataFrame:
+        """Test macro-F1 of this fold with its 95 % interval: of ``variants``, or of all so far.
+
+        Columns: variant, n, macro_f1, ci_low, ci_high, params, size_mb.
+        """
+        rows = []
+        for record in records.read(self.work, fold=self.fold, seed=self.seed):
+            if record.split == "test" and (variants is None or record.variant in variants):
+                row = {"variant": record.variant, "params": record.params}
+                row |= {"size_mb": record.size_mb}
+                rows.append(row | records.interval(self.work, record.variant, fold=self.fold))
+        frame = pd.DataFrame(rows)[
+            ["variant", "n", "macro_f1", "ci_low", "ci_high", "params", "size_mb"]
+        ]
+        if variants is not None:
+            return frame.set_index("variant").loc[list(variants)].reset_index()
+        return frame.sort_values("macro_f1", ignore_index=True)
+
+    def contrast(self, variant: str, baseline: str) -> stats.Difference:
+        """Paired difference in macro-F1 on this fold's test part, ``variant`` minus ``baseline``.
+
+        One fold decides little; the report pools them all.
+        """
+        return records.contrast(self.work, variant, baseline, fold=self.fold)
+
+    def _study_settings(self) -> dict[str, Any]:
+        """What chapter 1 settled that a record has to name."""
+        names = ("model", "model_revision", "corpus", "protocol")
+        return {name: self.facts[name] for name in names} | {"training_precision": self.precision}
+
+    def provenance(self, config: dict[str, Any] | None = None) -> records.Provenance:
+        """Where a record of this run comes from."""
+        cpu, flags = bench.cpu()
+        places = {"work", "artifacts", "data_dir"}  # where, not what: they differ between machines
+        parameters = {k: v for k, v in self.parameters.items() if k not in places}
+        return records.Provenance(
+            config=parameters | self._study_settings() | (config or {}),
+            data_sha256=self.facts["data_sha256"],
+            commit=commit(),
+            versions=versions(),
+            threads=self.threads,
+            batch_size=self.parameters.get("batch_size"),
+            max_length=self.facts["max_length"],
+            cpu=cpu,
+            cpu_flags=flags,
+        )
+
+    def figure(self, figure: Any, name: str, alt: str, data: pd.DataFrame | None = None) -> None:
+        """Show a matplotlib figure and keep it as PNG, with what it plots beside it as CSV."""
+        path = self.work / "figures" / f"fold{self.fold}" / f"{self.chapter}-{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plots.save(figure, path)
+        self._files.append(path)
+        if data is not None:
+            csv = path.with_suffix(".csv")
+            records.write_text(csv, data.to_csv(index=False, float_format="%.6g"))
+            self._files.append(csv)
+        display(Image(filename=path, alt=alt))
+
+    def table(self, frame: pd.DataFrame, name: str) -> Path:
+        """Keep a table as CSV; returns its path."""
+        path = self.work / "tables" / f"fold{self.fold}" / f"{self.chapter}-{name}.csv"
+        records.write_text(path, frame.to_csv(index=False, float_format="%.6g"))
+        self._files.append(path)
+        return path
+
+    def finish(self) -> None:
+        """Say which files the chapter left, and mark it as finished."""
+        written = [
+            f"records/{record.stem}.json"
+            for record in records.read(self.work, fold=self.fold)
+            if record.chapter == self.chapter
+        ]
+        written += [path.relative_to(self.work).as_posix() for path in self._files]
+        print(f"{len(written)} files in {self.work}:")
+        print("\n".join(f"  {name}" for name in dict.fromkeys(written)))
+        done = self.artifacts / f"fold{self.fold}" / f"{self.chapter}.done"
+        records.write_json(done, {"commit": commit(), "files": sorted(set(written))})
+
+
+def begin(chapter: str, namespace: dict[str, Any]) -> Run:
+    """Open a chapter: check its parameters, set threads and seeds, print what it runs on.
+
+    Args:
+        chapter: the name of the notebook, such as ``"05_pruning"``.
+        namespace: the notebook's ``globals()``, its parameters assigned.
+
+    Raises:
+        InputError: a parameter that the chapter does not have (papermill alone only warns), a
+            value of the wrong type, a negative fold, or a folder that cannot be written.
+    """
+    parameters = _parameters(chapter, namespace)
+    if parameters["fold"] < 0 or parameters["seed"] < 0 or parameters["threads"] < 1:
+        raise InputError(
+            f"{chapter}: fold and seed count from 0 and threads from 1, not "
+            f"fold={parameters['fold']}, seed={parameters['seed']}, "
+            f"threads={parameters['threads']}: mend the parameters"
+        )
+    folders = {name: Path(parameters[name]) for name in ("work", "artifacts")}
+    for folder in folders.values():
+        check_writable(folder)
+    _quieten()
+    _log_to_file()
+    torch.set_num_threads(parameters["threads"])
+    transformers.set_seed(parameters["seed"])
+    device = train.device()
+    data_dir = parameters["data_dir"] or os.environ.get(DATA_VARIABLE)
+    run = Run(
+        chapter=chapter,
+        parameters=parameters,
+        profile=parameters["profile"],
+        **folders,
+        data_dir=Path(data_dir) if data_dir else None,
+        fold=parameters["fold"],
+        seed=parameters["seed"],
+        threads=parameters["threads"],
+        device=device,
+        precision=train.precision(device),
+    )
+    log.info("fold %d %s begins", run.fold, chapter)
+    print(
+        f"Headcount, chapter {chapter}, profile {run.profile}, fold {run.fold}, seed {run.seed}, "
+        f"commit {commit()[:12]}"
+    )
+    print(f"{device_name(device)}, {run.threads} threads, training precision {run.precision}")
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    return run
+
+
+def _parameters(chapter: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Values of the chapter's parameters; what was injected beside them is refused."""
+    declared: dict[str, Any] = {}
+    injected: set[str] = set()
+    for source in namespace.get("In", ()):
+        assigned = literals(source)
+        if not declared and set(COMMON) <= set(assigned):
+            declared = assigned
+        elif declared and source.startswith("# Parameters"):
+            injected |= set(assigned)
+    if not declared:  # not in a notebook: nothing can have been injected
+        declared = {
+            name: value
+            for name, value in namespace.items()
+            if name in COMMON or isinstance(value, (int, float, str, list, bool))
+            if not name.startswith("_")
+        }
+        if missing := set(COMMON) - set(declared):
+            raise InputError(f"{chapter}: no parameter {sorted(missing)[0]}: see {COMMON}")
+    check_names(injected, declared, chapter)
+    values = {name: namespace[name] for name in declared}
+    for name, value in values.items():
+        check_type(name, value, declared[name], chapter)
+    return values
+
+
+def _quieten() -> None:
+    """Keep out of notebooks what a reader cannot act on; errors and our own warnings stay."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate|onnx.*)(\..*)?")
+
+
+def _log_to_file() -> None:
+    """Send progress to the file named by HEADCOUNT_LOG, which the study runner shows."""
+    if path := os.environ.get("HEADCOUNT_LOG"):
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+@cache
+def commit() -> str:
+    """The commit of the code that runs, ``-dirty`` where lib/ or notebooks/ differ from it."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        head, root = git("rev-parse", "HEAD"), git("rev-parse", "--show-toplevel")
+        paths = [f"{root}/{name}" for name in ("lib", "notebooks")]
+        return f"{head}-dirty" if git("status", "--porcelain", "--", *paths) else head
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("torch", "transformers", "onnxruntime", "scikit-learn")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+def device_name(device: str) -> str:
+    """The card's name, or ``cpu``."""
+    return torch.cuda.get_device_name() if device == "cuda" else device

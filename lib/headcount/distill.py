@@ -1,0 +1,91 @@
+"""What a student is trained towards: objectives for :func:`headcount.train.fit`.
+
+An objective is called with a model and a batch (see :func:`headcount.data.collate`) and returns
+named scalar tensors, of which ``loss`` is minimised and all are logged. ``describe`` tells, in
+JSON's types, all that the objective depends on: trainings with equal descriptions are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What :func:`headcount.train.fit` minimises."""
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Scalar tensors by name, ``loss`` among them."""
+
+    def describe(self) -> dict[str, Any]:
+        """All that the objective depends on."""
+
+
+def student_logits(model: torch.nn.Module, batch: Batch) -> Tensor:
+    """Logits (b, 3) of a batch."""
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(z / T) || softmax(s / T)), mean over the batch (Hinton 2015, section 2).
+
+    The gradient with respect to s shrinks as 1/T^2 when T grows; T^2 restores its size.
+
+    Args:
+        student: logits s, (b, c).
+        teacher: logits z, (b, c).
+    """
+    log_student = F.log_softmax(student / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
+    divergence = F.kl_div(log_student, log_teacher, log_target=True, reduction="batchmean")
+    return temperature**2 * divergence
+
+
+@dataclass(frozen=True)
+class HardLabels:
+    """Cross-entropy with the annotators' labels, mean over the batch."""
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(student_logits(model, batch), batch["labels"])}
+
+    def describe(self) -> dict[str, Any]:
+        return {"objective": "hard-labels"}
+
+
+@dataclass(frozen=True, eq=False)
+class VanillaKD:
+    """alpha CE(s, y) + (1 - alpha) T^2 KL(softmax(z/T) || softmax(s/T)) (Hinton 2015).
+
+    Args:
+        teacher_logits: float (n, 3), for the training sentences in their order: the teacher does
+            not change, so it is asked once.
+        temperature: T; the seed study's value by default.
+        alpha: weight of the annotators' labels.
+    """
+
+    teacher_logits: np.ndarray
+    temperature: float = 4.0
+    alpha: float = 0.5
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits = student_logits(model, batch)
+        rows = self.teacher_logits[batch["index"].cpu().numpy()]
+        teacher = torch.as_tensor(rows, dtype=logits.dtype, device=logits.device)
+        hard = F.cross_entropy(logits, batch["labels"])
+        soft = distillation_loss(logits, teacher, self.temperature)
+        loss = self.alpha * hard + (1 - self.alpha) * soft
+        return {"loss": loss, "hard": hard.detach(), "soft": soft.detach()}
+
+    def describe(self) -> dict[str, Any]:
+        fields = asdict(self)
+        logits = np.ascontiguousarray(fields.pop("teacher_logits"), dtype=np.float32)
+        digest = hashlib.sha256(logits.tobytes()).hexdigest()
+        return {"objective": "vanilla-kd", "teacher_logits_sha256": digest} | fields

@@ -1,0 +1,294 @@
+"""Models that leave the study: ONNX, INT8, and a folder that runs without torch.
+
+An exported model takes ``input_ids`` and ``attention_mask``, int64 (batch, sequence), both axes
+free, and returns ``logits``, float32 (batch, 3). :class:`OnnxClassifier` is the very code that is
+shipped as ``predict.py``, so what is scored is what is deployed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime import quantization
+from tokenizers import Tokenizer
+
+from headcount import predict
+from headcount.errors import InputError
+
+if TYPE_CHECKING:  # an exported model is scored without torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OPSET = 20  # the first with Gelu
+MODEL_FILE = "model.onnx"
+
+README = """# {name}
+
+Sentiment of one English financial sentence: {labels}. An ONNX model of {size_mb:.1f} MB
+(10^6 bytes), {precision}, that runs on a CPU without torch or transformers:
+
+    pip install onnxruntime tokenizers numpy
+    python predict.py "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
+
+prints the label, the probabilities ({labels}) and the sentence, separated by tabs; without
+arguments it reads one sentence a line from standard input. Sentences beyond {max_length} tokens
+are cut there. Score one sentence at a time: INT8 scales its activations over the whole batch, so
+that a sentence's result would depend on its neighbours and their padding.
+
+| measured | |
+|---|---|
+{facts}
+
+The figures hold for the sentences that they were measured on. Milliseconds hold for one machine.
+
+## Licence
+The script is MIT. The weights derive from the pretrained model and the training sentences named
+by the study, and their terms apply as well. Financial PhraseBank is CC BY-NC-SA 3.0 and FiQA is
+for research: weights trained on either are not for commercial use.
+"""
+
+
+class OnnxClassifier(predict.OnnxClassifier):
+    """A deployable folder, loaded. ``logits(sentences)`` takes texts or lists of token ids.
+
+    Sentences are scored one by one, without padding; returns float32 (n, 3).
+
+    Raises:
+        InputError: the folder lacks one of its files.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1):
+        for name in (MODEL_FILE, "tokenizer.json", "config.json"):
+            if not (folder / name).exists():
+                raise InputError(f"{folder} lacks {name}: run the chapter that makes it again")
+        super().__init__(folder, threads)
+
+
+def to_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Export a classifier, whatever its layers' numbers of heads, to one file.
+
+    Constants keep their torch names; a transposed weight matrix ends in ``.T``. Nothing about the
+    machine that exports (the exporter writes its stack traces) stays in the file.
+    """
+    import torch
+
+    example = tokenizer(["Sales rose.", "Profit fell in 2009."], padding=True, return_tensors="pt")
+    inputs = tuple(example[name].to(model.device) for name in ("input_ids", "attention_mask"))
+    free = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    training = model.training
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _logits_alone(model).eval(),
+                inputs,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamic_shapes=(free, free),
+            )
+    finally:
+        model.train(training)
+    exported = program.model_proto
+    _name_axes(exported.graph)
+    _name_constants(exported.graph, model)
+    _strip(exported)
+    onnx.save(exported, path)
+
+
+def _logits_alone(model: PreTrainedModel) -> Any:
+    import torch
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = model
+
+        def forward(self, input_ids, attention_mask):
+            # The additive mask that transformers would build, said directly: its own way of
+            # building it exports to a dozen operators that compute this line.
+            real = attention_mask[:, None, None, :].to(torch.float32)
+            mask = (1.0 - real) * torch.finfo(torch.float32).min
+            kinds = {}
+            if getattr(model.config, "type_vocab_size", 0):
+                kinds["token_type_ids"] = torch.zeros_like(input_ids)
+            return model(input_ids=input_ids, attention_mask=mask, **kinds).logits
+
+    return Logits()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # Exporter and quantiser tell of missing torchvision and of steps that do not apply here.
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _name_axes(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output):
+        for axis, name in zip(value.type.tensor_type.shape.dim, ("batch", "sequence"), strict=True):
+            if not axis.dim_value:
+                axis.dim_param = name
+
+
+def _name_constants(graph: onnx.GraphProto, model: PreTrainedModel) -> None:
+    """Give the constants that the exporter transposed and numbered their torch names back."""
+    names = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.ndim == 2:
+            names[_digest(tensor.detach().cpu().numpy().T)] = f"{name}.T"
+    renamed = {}
+    for constant in graph.initializer:
+        name = constant.name.removeprefix("classifier.")
+        if len(constant.dims) == 2 and name.startswith("val_"):
+            name = names.get(_digest(numpy_helper.to_array(constant)), name)
+        if name not in renamed.values():
+            renamed[constant.name] = name
+    for constant in graph.initializer:
+        constant.name = renamed.get(constant.name, constant.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return hashlib.sha256(
+        np.ascontiguousarray(array).tobytes() + str(array.shape).encode()
+    ).digest()
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop inferred shapes, which quantisation makes stale, and notes on where nodes come from."""
+    del model.graph.value_info[:]
+    parts = (model, model.graph, *model.graph.node, *model.graph.initializer)
+    for part in (*parts, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def quantize_dynamic(src: Path, dst: Path) -> None:
+    """Post-training dynamic INT8 (ONNX Runtime's ``quantize_dynamic``), embeddings included.
+
+    Weights of linear layers become int8, symmetric, one scale for each output channel
+    (max|w| / 127). Their inputs become uint8 at run time, one scale and zero point for the whole
+    tensor. Embedding tables become uint8, one scale and zero point for the table. Biases,
+    LayerNorm, softmax and GELU stay FP32, and so do QK^T and AV.
+
+    On x86 without VNNI the fast kernel adds pairs of uint8 x int8 products in 16 bits and
+    saturates: 2 x 255 x 127 > 32,767. Reducing weights to 7 bits (``reduce_range``) would avoid
+    it at the cost of half the resolution everywhere. The file keeps 8 bits instead, and
+    :class:`OnnxClassifier` asks the runtime for the exact, slower kernel on such processors
+    (``session.x64quantprecision``; no effect where VNNI makes the fast kernel exact).
+    """
+    model = onnx.load(src)
+    _strip(model)
+    with _quiet():
+        quantization.quantize_dynamic(
+            model,
+            dst,
+            op_types_to_quantize=["MatMul", "Gather"],
+            per_channel=True,
+            reduce_range=False,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={
+                "WeightSymmetric": True,
+                "MatMulConstBOnly": True,
+                "DefaultTensorType": onnx.TensorProto.FLOAT,
+            },
+        )
+    quantized = onnx.load(dst)
+    _strip(quantized)
+    onnx.save(quantized, dst)
+
+
+def constants(path: Path) -> dict[str, np.ndarray]:
+    """The constants of an ONNX file by name; of an INT8 file also ``*_scale``, ``*_zero_point``."""
+    graph = onnx.load(path).graph
+    return {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+
+
+def size_mb(path: Path) -> float:
+    """10^6 bytes of the model file that would be shipped."""
+    return path.stat().st_size / 1e6
+
+
+def deployable(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    int8: bool,
+    name: str,
+    facts: Mapping[str, Any] | None = None,
+    max_length: int = 128,
+    onnx_file: Path | None = None,
+) -> Path:
+    """Write a folder that classifies sentences without torch, whole or not at all; returns it.
+
+    It holds model.onnx, tokenizer.json (cuts at ``max_length`` tokens), config.json (labels,
+    greatest length, precision), predict.py and README.md.
+
+    Args:
+        facts: measured figures for the README; :func:`describe` can add them after scoring.
+        onnx_file: an FP32 export of the same model, to save exporting it again.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if onnx_file is None:
+        to_onnx(model, tokenizer, partial / MODEL_FILE)
+    else:
+        shutil.copyfile(onnx_file, partial / MODEL_FILE)
+    if int8:
+        quantize_dynamic(partial / MODEL_FILE, partial / "int8.onnx")
+        (partial / "int8.onnx").replace(partial / MODEL_FILE)
+    longest = min(max_length, model.config.max_position_embeddings)
+    _save_tokenizer(tokenizer, longest, partial / "tokenizer.json")
+    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    precision = "INT8 weights, dynamic INT8 activations" if int8 else "FP32"
+    config = {"name": name, "labels": labels, "max_length": longest, "precision": precision}
+    (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(predict.__file__, partial / "predict.py")
+    describe(partial, facts or {})
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int, path: Path) -> None:
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_padding()
+    copy.enable_truncation(max_length)
+    copy.save(str(path))
+
+
+def describe(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the README of a deployable folder with ``facts``, measured figures by name."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    text = README.format(
+        name=config["name"],
+        labels=", ".join(config["labels"]),
+        precision=config["precision"],
+        max_length=config["max_length"],
+        size_mb=size_mb(folder / MODEL_FILE),
+        facts=rows or "| nothing yet | |",
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,348 @@
+"""What a result is: one checked JSON file a variant, fold and seed, its predictions beside it.
+
+A folder of results looks like this (``work/<profile>`` while a study runs, ``reports/<profile>``
+once it is published)::
+
+    records/{variant}.fold{k}.seed{s}.json      predictions/{variant}.fold{k}.seed{s}.csv
+    measures/{variant}.json                     what the ruler of chapter 7 read, fold 0 only
+
+Files are written whole or not at all, so a file that exists is a result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headcount import stats
+from headcount.errors import InputError
+
+PROBABILITIES = ["p_negative", "p_neutral", "p_positive"]
+VARIANT_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+
+# Columns of the two tables, in the order of the design.
+RESULTS_COLUMNS = [
+    "study", "chapter", "variant", "baseline", "fold", "seed", "split", "n",
+    "macro_f1", "accuracy", "f1_negative", "f1_neutral", "f1_positive", "ece",
+    "params", "nonzero_params", "size_mb", "heads_alive", "heads_total", "layers", "macs",
+    "latency_ms_p50", "latency_ms_p95", "throughput_sps", "peak_rss_mb",
+    "train_seconds", "steps", "device", "precision", "runtime", "teacher_saw_test",
+    "weights_sha256", "baseline_sha256", "commit",
+]  # fmt: skip
+POOLED_COLUMNS = [
+    "variant", "baseline", "folds", "seeds", "n", "macro_f1", "ci_low", "ci_high",
+    "diff", "diff_low", "diff_high", "p", "p_holm",
+]  # fmt: skip
+READINGS = ["latency_ms_p50", "latency_ms_p95", "throughput_sps", "peak_rss_mb"]
+
+
+class Provenance(BaseModel):
+    """Where a record comes from: enough to run it again and to see why it differs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: dict[str, Any]
+    data_sha256: str
+    commit: str
+    versions: dict[str, str]
+    threads: int
+    batch_size: int | None = None
+    max_length: int | None = None
+    cpu: str = ""
+    cpu_flags: list[str] = []
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class Record(BaseModel):
+    """One variant, scored on one part of one fold with one seed. Scores lie in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    study: str
+    chapter: str
+    variant: str = Field(pattern=VARIANT_PATTERN)
+    baseline: str | None
+    fold: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    split: Literal["test", "validation"]
+    n: int = Field(gt=0)
+    macro_f1: float = Field(ge=0, le=1)
+    accuracy: float = Field(ge=0, le=1)
+    f1_negative: float = Field(ge=0, le=1)
+    f1_neutral: float = Field(ge=0, le=1)
+    f1_positive: float = Field(ge=0, le=1)
+    ece: float = Field(ge=0, le=1)
+    params: int | None = None
+    nonzero_params: int | None = None
+    size_mb: float | None = None
+    heads_alive: int | None = None
+    heads_total: int | None = None
+    layers: int | None = None
+    macs: int | None = None
+    train_seconds: float | None = None
+    steps: int | None = None
+    device: str
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    runtime: str
+    teacher_saw_test: bool
+    weights_sha256: str | None = None
+    baseline_sha256: str | None = None
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending."""
+        return f"{self.variant}.fold{self.fold}.seed{self.seed}"
+
+
+class Measure(BaseModel):
+    """What the ruler read of one variant; times in ms, sizes in 10^6 bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    variant: str = Field(pattern=VARIANT_PATTERN)
+    runtime: str
+    size_mb: float
+    latency_ms_p50: float
+    latency_ms_p95: float
+    latency_ms_p99: float
+    latency128_ms_p50: float
+    latency128_ms_p95: float
+    latency128_ms_p99: float
+    throughput_sps: float
+    peak_rss_mb: float
+    warmup: int
+    timed: int
+    timed128: int
+    threads: int
+    cpu: str
+    cpu_flags: list[str]
+    weights_sha256: str | None = None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` whole or not at all: a killed run leaves no half file under this name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Macro-F1, accuracy, F1 by class and expected calibration error.
+
+    ``labels`` (n,) in {0, 1, 2}; ``probabilities`` (n, 3), rows summing to 1.
+    """
+    guesses = probabilities.argmax(1)
+    by_class = stats.f1_by_class(labels, guesses)
+    return {
+        "macro_f1": float(by_class.mean()),
+        "accuracy": float((guesses == labels).mean()),
+        "f1_negative": float(by_class[0]),
+        "f1_neutral": float(by_class[1]),
+        "f1_positive": float(by_class[2]),
+        "ece": float(stats.ece(labels, probabilities)),
+    }
+
+
+def write(folder: Path, record: Record, predictions: pd.DataFrame) -> None:
+    """Write the predictions, then the record that vouches for them.
+
+    ``predictions`` has the columns id, group, source, label, p_negative, p_neutral, p_positive.
+
+    Raises:
+        InputError: the record's baseline is known in this fold and its weights are others than
+            those that ``record.baseline_sha256`` names.
+    """
+    _check_baseline(folder, record)
+    columns = ["id", "group", "source", "label", *PROBABILITIES]
+    table = predictions[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_text(folder / "predictions" / f"{record.stem}.csv", table)
+    write_text(folder / "records" / f"{record.stem}.json", record.model_dump_json(indent=1) + "\n")
+
+
+def _check_baseline(folder: Path, record: Record) -> None:
+    if record.baseline is None or record.baseline_sha256 is None:
+        return
+    baselines = read(folder, variant=record.baseline, fold=record.fold)
+    known = [one.weights_sha256 for one in baselines if one.weights_sha256 is not None]
+    if known and record.baseline_sha256 not in known:
+        raise InputError(
+            f"{record.variant} (fold {record.fold}) was made from {record.baseline} with weights "
+            f"{record.baseline_sha256[:12]}, but the record of {record.baseline} in {folder} names "
+            f"{known[0][:12]}: run the chapter of {record.variant} again"
+        )
+
+
+def read(
+    folder: Path, *, variant: str = "*", fold: int | str = "*", seed: int | str = "*"
+) -> list[Record]:
+    """Read the records below ``folder``, in the order of their names.
+
+    Raises:
+        InputError: a file is no record.
+    """
+    found = []
+    for path in sorted((folder / "records").glob(f"{variant}.fold{fold}.seed{seed}.json")):
+        try:
+            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"{path} is no record ({'.'.join(map(str, first['loc']))}: {first['msg']}): "
+                "delete it and run its chapter again"
+            ) from None
+    return found
+
+
+def write_measure(folder: Path, measure: Measure) -> None:
+    """Write what the ruler read of one variant."""
+    path = folder / "measures" / f"{measure.variant}.json"
+    write_text(path, measure.model_dump_json(indent=1) + "\n")
+
+
+def measures(folder: Path) -> pd.DataFrame:
+    """What the ruler read, one row a variant; empty before chapter 7 has run."""
+    rows = [
+        Measure.model_validate_json(path.read_text(encoding="utf-8")).model_dump()
+        for path in sorted((folder / "measures").glob("*.json"))
+    ]
+    return pd.DataFrame(rows, columns=list(Measure.model_fields))
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """``results.csv``: a row a variant, fold and seed; the ruler's readings on fold 0's rows."""
+    rows = []
+    for record in read(folder):
+        row = record.model_dump(exclude={"provenance"})
+        rows.append(row | {"commit": record.provenance.commit})
+    results = pd.DataFrame(rows, columns=[c for c in RESULTS_COLUMNS if c not in READINGS])
+    readings = measures(folder)[["variant", *READINGS]].assign(fold=0)
+    results = results.merge(readings, how="left", on=["variant", "fold"])[RESULTS_COLUMNS]
+    whole = ["params", "nonzero_params", "heads_alive", "heads_total", "layers", "macs", "steps"]
+    return results.astype(dict.fromkeys(whole, "Int64"))
+
+
+def predictions(folder: Path, variant: str, *, fold: int | str = "*") -> pd.DataFrame:
+    """Test predictions of ``variant``, all seeds and, unless one is named, all folds pooled.
+
+    Columns: id, group, source, fold, seed, label, p_negative, p_neutral, p_positive.
+
+    Raises:
+        InputError: there is no such variant, or a record's predictions are missing.
+    """
+    parts = []
+    for record in read(folder, variant=variant, fold=fold):
+        if record.split != "test":
+            continue
+        path = folder / "predictions" / f"{record.stem}.csv"
+        if not path.exists():
+            raise InputError(f"{path} is missing: run chapter {record.chapter} again")
+        part = pd.read_csv(path, dtype={"id": str, "source": str})
+        parts.append(part.assign(fold=record.fold, seed=record.seed))
+    if not parts:
+        raise InputError(f"no test predictions of {variant!r} in {folder}: run its chapter first")
+    columns = ["id", "group", "source", "fold", "seed", "label", *PROBABILITIES]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def paired(folder: Path, variant: str, baseline: str, *, fold: int | str = "*") -> pd.DataFrame:
+    """Labels and guesses of two variants over the same sentences, folds and (common) seeds.
+
+    A variant with one seed is paired with every seed of the other. Columns: id, group, source,
+    fold, label, guess, baseline_guess.
+    """
+    left, right = (_guesses(folder, name, fold) for name in (variant, baseline))
+    keys = ["id", "fold"]
+    if left["seed"].nunique() > 1 and right["seed"].nunique() > 1:
+        keys.append("seed")
+    right = right[[*keys, "guess"]].rename(columns={"guess": "baseline_guess"})
+    return left.merge(right, on=keys, validate="many_to_many")
+
+
+def _guesses(folder: Path, variant: str, fold: int | str = "*") -> pd.DataFrame:
+    frame = predictions(folder, variant, fold=fold)
+    return frame.assign(guess=frame[PROBABILITIES].to_numpy().argmax(1)).drop(columns=PROBABILITIES)
+
+
+def pool(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """``pooled.csv``: a row a variant, scored once on the test parts of all folds together.
+
+    ``ci_*`` bound macro-F1, ``diff_*`` the paired difference to the baseline (fractions, not
+    points): bootstrap over groups of near-duplicates, 95 %. ``p`` is the paired permutation test;
+    ``p_holm`` is left to the report, which knows the primary contrasts.
+    """
+    for record in read(folder):
+        _check_baseline(folder, record)
+    rows = []
+    for variant, group in table(folder).query("split == 'test'").groupby("variant", sort=False):
+        row = {
+            "variant": variant,
+            "baseline": group["baseline"].iloc[0],
+            "folds": group["fold"].nunique(),
+            "seeds": group["seed"].nunique(),
+        }
+        row |= interval(folder, variant, draws=draws, seed=seed)
+        if isinstance(row["baseline"], str):
+            difference = contrast(folder, variant, row["baseline"], draws=draws, seed=seed)
+            row |= {
+                "diff": difference.diff,
+                "diff_low": difference.low,
+                "diff_high": difference.high,
+                "p": difference.p,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows, columns=POOLED_COLUMNS)
+
+
+def interval(
+    folder: Path, variant: str, *, fold: int | str = "*", draws: int = 10_000, seed: int = 0
+) -> dict[str, float]:
+    """n, macro_f1, and its 95 % interval by bootstrap over groups: ci_low, ci_high."""
+    guesses = _guesses(folder, variant, fold)
+    labels, guess, group = (guesses[name].to_numpy() for name in ("label", "guess", "group"))
+    low, high = stats.bootstrap_macro_f1(labels, guess, group, draws=draws, seed=seed)
+    score = stats.macro_f1(labels, guess)
+    return {"n": len(guesses), "macro_f1": score, "ci_low": low, "ci_high": high}
+
+
+def contrast(
+    folder: Path,
+    variant: str,
+    baseline: str,
+    *,
+    fold: int | str = "*",
+    draws: int = 10_000,
+    seed: int = 0,
+) -> stats.Difference:
+    """Paired difference in macro-F1, ``variant`` minus ``baseline``, on the pooled test parts."""
+    pairs = paired(folder, variant, baseline, fold=fold)
+    return stats.paired_difference(
+        pairs["label"].to_numpy(),
+        pairs["guess"].to_numpy(),
+        pairs["baseline_guess"].to_numpy(),
+        pairs["group"].to_numpy(),
+        draws=draws,
+        seed=seed,
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")

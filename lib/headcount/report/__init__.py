@@ -1,0 +1,51 @@
+"""A study's pages, and the README's headline, from its records and its executed chapter 8.
+
+::
+
+    python -m headcount.report render NOTEBOOK FOLDER    report.html and report.md
+    python -m headcount.report pages                     the same for every committed report
+    python -m headcount.report headline [--check]        the table between two marks in README.md
+    python -m headcount.report age                       which reports are older than the code
+    python -m headcount.report check                     headline --check, then age
+"""
+
+from headcount.report.headline import HEADLINE, headline, write_headline
+from headcount.report.page import render
+from headcount.report.study import Study, describe
+from headcount.report.tables import (
+    by_class,
+    by_fold,
+    by_source,
+    contrasts,
+    costs,
+    files,
+    latencies,
+    markdown,
+    open_claims,
+    ordered,
+    provenance,
+    scores,
+    sizes,
+)
+
+__all__ = [
+    "HEADLINE",
+    "Study",
+    "by_class",
+    "by_fold",
+    "by_source",
+    "contrasts",
+    "costs",
+    "describe",
+    "files",
+    "headline",
+    "latencies",
+    "markdown",
+    "open_claims",
+    "ordered",
+    "provenance",
+    "render",
+    "scores",
+    "sizes",
+    "write_headline",
+]

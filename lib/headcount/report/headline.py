@@ -1,0 +1,116 @@
+"""The README's headline table, and how old the committed reports are."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from headcount import bench, records
+from headcount.errors import InputError
+from headcount.report.study import describe
+from headcount.report.tables import MISSING, TORCH_TEACHER, markdown, points, score
+
+BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
+# The first of these that is committed is shown: verdicts come from clean teachers and real text.
+STUDIES = ("minilm", "finbert-clean", "offline")
+HEADLINE = (
+    "tfidf", "teacher", "teacher-int8", "student-kd", "student-kd-init", "student-kd-init-int8",
+    "teacher-continued-9", "teacher-continued-15", "heads-entropy-30", "heads-random-30",
+    "heads-entropy-50", "heads-random-50",
+)  # fmt: skip
+CODE = (":/lib", ":/notebooks")
+NOTHING = "No study has been published yet: `make study` makes the first one."
+
+
+def headline(reports: Path) -> str:
+    """The headline in Markdown, from pooled.csv, the measures and the records of one study."""
+    folder = next((reports / n for n in STUDIES if (reports / n / "pooled.csv").exists()), None)
+    if folder is None:
+        return NOTHING
+    study, results = describe(folder), records.table(folder)
+    pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
+    shipped = results.query("fold == 0 and split == 'test'").sort_values("seed")
+    sizes = shipped.drop_duplicates("variant").set_index("variant")["size_mb"]
+    speed = _speed(records.measures(folder))
+    rows = []
+    for variant in HEADLINE:
+        if variant not in pooled.index:
+            continue
+        line = pooled.loc[variant]
+        difference = points(line["diff"], line["diff_low"], line["diff_high"])
+        if difference != MISSING:
+            difference += f" vs `{line['baseline']}`"
+        size = sizes.get(variant)
+        rows.append(
+            {
+                "variant": variant,
+                "macro-F1 [95 %]": score(line["macro_f1"], line["ci_low"], line["ci_high"]),
+                "difference, points [95 %]": difference,
+                "MB": MISSING if pd.isna(size) else f"{size:.1f}",
+                "speed": f"{speed[variant]:.2f} ×" if variant in speed else MISSING,
+            }
+        )
+    place = f"{reports.name}/{study.name}"
+    notes = (
+        "Scores and paired differences are on the pooled test parts; speed is latency at batch 1 "
+        "beside the FP32 teacher in torch, on the machine of the run. "
+        f"[Report]({place}/report.md), [all numbers]({place}/results.csv)."
+    )
+    return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
+
+
+def write_headline(reports: Path, readme: Path, *, check: bool = False) -> bool:
+    """Put the headline between the two marks of `readme`; returns whether that changed it.
+
+    With `check` nothing is written.
+
+    Raises:
+        InputError: `readme` is missing or has not each of the marks once, in order.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in after:
+        raise InputError(f"{readme} needs the lines {BEGIN} and {END} once each: put them in")
+    new = f"{before}{BEGIN}\n\n{headline(reports)}\n\n{END}{after}"
+    if new != text and not check:
+        records.write_text(readme, new)
+    return new != text
+
+
+def ages(reports: Path) -> list[str]:
+    """One line for each committed report: whether lib/ or notebooks/ changed after its records."""
+    folders = sorted(path.parent for path in reports.glob("*/results.csv"))
+    return [f"{folder}: {_age(folder)}" for folder in folders]
+
+
+def _age(folder: Path) -> str:
+    again = f"make study PROFILE={folder.name} brings it up to date"
+    commits = sorted({record.provenance.commit for record in records.read(folder)})
+    dirty = [commit for commit in commits if commit.endswith("-dirty")]
+    if dirty:
+        return f"made from uncommitted changes on {dirty[0][:12]}; {again}"
+    try:
+        since = [
+            _git("rev-list", "--count", f"{c}..HEAD", "--", "lib", "notebooks") for c in commits
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return f"made from {commits[0][:12]}, which is not in this history; {again}"
+    changes = max(map(int, since), default=0)
+    if changes:
+        return f"older than {changes} later change(s) of lib/ or notebooks/; {again}"
+    return "as new as lib/ and notebooks/"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _speed(measures: pd.DataFrame) -> dict[str, float]:
+    if TORCH_TEACHER not in set(measures["variant"]):
+        return {}
+    ratios = bench.ratios(measures, [TORCH_TEACHER]).set_index("variant")
+    return ratios[f"latency_vs_{TORCH_TEACHER}"].to_dict()

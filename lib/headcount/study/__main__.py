@@ -1,0 +1,100 @@
+"""Command line: ``python -m headcount.study {run,parameters,publish}``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from headcount.errors import InputError
+from headcount.parameters import known
+from headcount.study import plan as plans
+from headcount.study.publish import publish
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (a chapter failed) or 2 (bad input)."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except InputError as error:
+        print(f"headcount: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m headcount.study", allow_abbrev=False)
+    commands = top.add_subparsers(required=True)
+
+    def add(name: str, command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument("--profile", default="offline", help="a file in notebooks/profiles")
+        sub.set_defaults(command=command)
+        return sub
+
+    for name, command, text in (
+        ("run", run_study, "check, run what is not up to date, publish"),
+        ("parameters", show_parameters, "print a chapter's checked parameters, for papermill -f"),
+    ):
+        sub = add(name, command, text)
+        sub.add_argument("--folds", help="such as 0,1 instead of the profile's")
+        sub.add_argument("--data", help="folder searched for the publishers' files before the Hub")
+        sub.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="default: all")
+        sub.add_argument(
+            "-p",
+            dest="given",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="beats the profile, in every chapter that has the parameter",
+        )
+        if name == "parameters":
+            sub.add_argument("--chapter", required=True, help="such as 05_pruning")
+    add("publish", publish_study, "copy a finished study into reports/ (the last step of a run)")
+    return top
+
+
+def make_plan(options: argparse.Namespace) -> plans.Plan:
+    """The checked plan that the options describe."""
+    folds = None
+    if options.folds is not None:
+        texts = re.split(r"[,\s]+", options.folds.strip())
+        folds = [int(text) if re.fullmatch(r"-?\d+", text) else text for text in texts]
+    return plans.make(
+        options.profile,
+        folds=folds,
+        data=options.data,
+        cores=options.cores,
+        given=dict(options.given),
+    )
+
+
+def run_study(options: argparse.Namespace) -> int:
+    """``run``."""
+    from headcount.study.run import run
+
+    plan = make_plan(options)
+    plans.check_inputs(plan)
+    return run(plan)
+
+
+def show_parameters(options: argparse.Namespace) -> int:
+    """``parameters``."""
+    plan = make_plan(options)
+    known(options.chapter, plan.chapters, "unknown chapter")
+    print(plan.text(options.chapter), end="")
+    return 0
+
+
+def publish_study(options: argparse.Namespace) -> int:
+    """``publish``."""
+    print(publish(Path("work") / options.profile))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

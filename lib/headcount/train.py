@@ -1,0 +1,401 @@
+"""One way to train, for teachers, students and recovery after pruning; and to predict.
+
+transformers' ``Trainer`` runs the steps, with an objective passed in (:mod:`headcount.distill`).
+What is ours is what makes runs comparable and safe to kill: batches that depend on the seed and
+the epoch alone, a checkpoint after each epoch that counts only once it is whole, and a fingerprint
+of all that a training depends on, so that a finished one is never run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import transformers
+from safetensors.torch import load_model, save_model
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from headcount import distill, records, stats
+from headcount.data import Tokenized, collate
+from headcount.errors import InputError
+from headcount.models import weights_sha256
+
+log = logging.getLogger("headcount")
+
+LOG_EVERY = 10  # steps between two points of the learning curve
+TRAINING_CODE = (distill, sys.modules[__name__])
+WHOLE = "whole"  # the file that says that a checkpoint was written to its end
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: AdamW, linear warm-up and decay, gradients clipped at 1."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int = 32
+    warmup: float = 0.1  # share of the steps
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
+@dataclass
+class Fitted:
+    """A finished training.
+
+    Attributes:
+        model: the trained model, in evaluation mode.
+        history: one row a logged point: step, epoch, loss and the objective's other terms (means
+            since the last point); validation_loss and validation_macro_f1 after each epoch.
+        seconds: time spent in training steps, validation left out.
+        steps: optimiser steps.
+        weights_sha256: of the trained model.
+    """
+
+    model: PreTrainedModel
+    history: pd.DataFrame
+    seconds: float
+    steps: int
+    weights_sha256: str
+
+
+# --- where and how precisely --------------------------------------------------------------------
+
+
+def device() -> str:
+    """``cuda`` where there is a GPU, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision(device: str) -> str:
+    """Training precision: ``bf16`` where the hardware has it, ``fp16`` on older GPUs, else fp32.
+
+    BF16 autocast on a CPU without BF16 instructions is emulated, and slower than FP32.
+    """
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    flags = set()
+    if platform.system() == "Linux":
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    return "bf16" if flags & {"avx512_bf16", "amx_bf16"} else "fp32"
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+class LikeLengthBatches(Sampler[list[int]]):
+    """Batches of sentences of like length, so that little is padding.
+
+    The sentences are shuffled, cut into pools of 16 batches, sorted by length within a pool, and
+    the batches shuffled. The order depends on the seed and the epoch alone: trainings with equal
+    seeds see equal batches in equal order, however they got to that epoch.
+    """
+
+    POOL = 16
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        order = generator.permutation(len(self.lengths))
+        pool = self.POOL * self.batch_size
+        batches = []
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += [
+                rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)
+            ]
+        generator.shuffle(batches)
+        return iter(batches)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+class _Trainer(transformers.Trainer):
+    """Trainer with an objective, our batches, and a stop at the first loss that is not finite."""
+
+    def __init__(self, *, objective: distill.Objective, seed: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.objective, self.data_seed = objective, seed
+        self.sums: dict[str, torch.Tensor] = {}
+        self.summed = 0  # steps in the sums
+        self.bad_step = torch.tensor(-1, device=self.args.device)
+
+    def get_train_dataloader(self) -> DataLoader:
+        batches = LikeLengthBatches(
+            self.train_dataset.lengths, self.args.per_device_train_batch_size, self.data_seed
+        )
+        loader = DataLoader(
+            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+        terms = self.objective(model, inputs)
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.summed += 1
+        step = torch.tensor(self.state.global_step + 1, device=self.bad_step.device)
+        bad = ~torch.isfinite(terms["loss"].detach())
+        self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
+        if self.args.device.type == "cpu":  # on a GPU, looking at every step would hold it up
+            self.check_finite()
+        return terms["loss"]
+
+    def check_finite(self) -> None:
+        """Stop if any loss so far was NaN or infinite; the last checkpoint is older than that."""
+        if (step := int(self.bad_step)) < 0:
+            return
+        kept = last_checkpoint(Path(self.args.output_dir))
+        raise InputError(
+            f"{self.args.run_name}: the loss is not finite at step {step} of "
+            f"{self.state.max_steps}; "
+            + (f"the last good checkpoint is {kept}" if kept else "no epoch was finished before")
+            + "; lower the learning rate or look at the sentences of that batch"
+        )
+
+    def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
+        if "loss" in logs:  # Trainer's own mean is rounded; ours has all the objective's terms
+            logs |= self.take_terms()
+        super().log(logs, *arguments, **keywords)
+
+    def take_terms(self) -> dict[str, float]:
+        """Means of the objective's terms since the last call; empty if there was no step."""
+        self.check_finite()
+        means = {name: float(total) / self.summed for name, total in self.sums.items()}
+        self.sums, self.summed = {}, 0
+        return means
+
+
+class _Epochs(TrainerCallback):
+    """Times each epoch, scores the validation part after it, and vouches for checkpoints."""
+
+    def __init__(self, validation: Tokenized | None, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.validation, self.tokenizer = validation, tokenizer
+        self.trainer: _Trainer | None = None
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        row = {"epoch_seconds": time.perf_counter() - self.started}
+        if self.validation is not None:
+            row |= _validate(model, self.validation, self.tokenizer)
+            model.train()
+        # What was summed is told here, so that a resumed training's curve is the same.
+        self.trainer.log(row | self.trainer.take_terms())
+        told = "".join(
+            f", {name.replace('_', ' ')} {row[name]:.4f}"
+            for name in ("validation_loss", "validation_macro_f1")
+            if name in row
+        )
+        log.info(
+            "%s: epoch %d of %d in %.0f s%s",
+            args.run_name,
+            round(state.epoch),
+            args.num_train_epochs,
+            row["epoch_seconds"],
+            told,
+        )
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        records.write_text(checkpoint / WHOLE, "")
+
+
+def _validate(
+    model: PreTrainedModel, data: Tokenized, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    logits = predict(model, data, tokenizer)
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(data.labels))
+    return {
+        "validation_loss": float(loss),
+        "validation_macro_f1": float(stats.macro_f1(data.labels, logits.argmax(1))),
+    }
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in ``folder`` that was written to its end."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def fingerprint(
+    model: PreTrainedModel,
+    data: Tokenized,
+    validation: Tokenized | None,
+    recipe: Recipe,
+    objective: distill.Objective,
+) -> str:
+    """SHA-256 over all that a training's result depends on, the code that trains included."""
+    where = device()
+    parts = {
+        "recipe": asdict(recipe),
+        "objective": objective.describe(),
+        "weights": weights_sha256(model),
+        "config": model.config.to_diff_dict(),
+        "data": [part.sha256() for part in (data, validation) if part is not None],
+        "device": [where, precision(where)],
+        "versions": [version("torch"), version("transformers"), version("accelerate")],
+        "code": [Path(module.__file__).read_text("utf-8") for module in TRAINING_CODE],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fit(
+    model: PreTrainedModel,
+    data: Tokenized,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    objective: distill.Objective | None = None,
+    validation: Tokenized | None = None,
+    name: str = "training",
+) -> Fitted:
+    """Train ``model`` in place to the last step of ``recipe``; the last step is the model.
+
+    May be killed at any moment and called again: a finished training is loaded from ``folder``, an
+    interrupted one goes on from the last whole epoch, and either way the weights are those of an
+    undisturbed run. Work kept by a training that differed in anything is dropped.
+
+    Args:
+        data: the training part.
+        objective: what to minimise; cross-entropy with the labels by default.
+        validation: scored after each epoch for the curves; it chooses nothing.
+        name: how the log calls this training.
+
+    Raises:
+        InputError: the loss stopped being finite; names the step and the last good checkpoint.
+    """
+    objective = objective or distill.HardLabels()
+    digest = fingerprint(model, data, validation, recipe, objective)
+    finished = folder / "finished.json"
+    if (kept := _read_state(folder / "started.json")) != digest:
+        if kept is not None:
+            log.info("%s: something has changed since it was last trained, starting over", name)
+        shutil.rmtree(folder, ignore_errors=True)
+        records.write_json(folder / "started.json", digest)
+    if (state := _read_state(finished)) is not None:
+        load_model(model, folder / "model.safetensors")
+        log.info("%s: trained already", name)
+        return _fitted(model, state)
+    state = _train(model, data, recipe, folder, tokenizer, objective, validation, name)
+    save_model(model, str(folder / "model.safetensors"))
+    records.write_json(finished, state)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return _fitted(model, state)
+
+
+def _read_state(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _fitted(model: PreTrainedModel, state: dict[str, Any]) -> Fitted:
+    history = pd.DataFrame(state["history"]).sort_index(axis=1)
+    seconds = float(history["epoch_seconds"].sum())
+    return Fitted(model.eval(), history, seconds, state["steps"], weights_sha256(model))
+
+
+def _train(
+    model: PreTrainedModel,
+    data: Tokenized,
+    recipe: Recipe,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    objective: distill.Objective,
+    validation: Tokenized | None,
+    name: str,
+) -> dict[str, Any]:
+    where = device()
+    resumed = last_checkpoint(folder)
+    steps = math.ceil(len(data) / recipe.batch_size) * recipe.epochs
+    log.info(
+        "%s: %d steps, %s", name, steps, f"going on from {resumed.name}" if resumed else "from 0"
+    )
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        run_name=name,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(recipe.warmup * steps),
+        seed=recipe.seed,
+        use_cpu=where == "cpu",
+        bf16=precision(where) == "bf16",
+        fp16=precision(where) == "fp16",
+        logging_steps=LOG_EVERY,
+        logging_nan_inf_filter=False,
+        save_strategy="epoch",
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    callback = _Epochs(validation, tokenizer)
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        objective=objective,
+        seed=recipe.seed,
+        train_dataset=data,
+        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
+        callbacks=[callback],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    callback.trainer = trainer
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
+    return {"history": rows, "steps": trainer.state.global_step}
+
+
+# --- prediction ---------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def predict(
+    model: PreTrainedModel,
+    data: Tokenized,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Logits in FP32, float32 (n, 3), in the order of ``data``; batches of like length."""
+    model.eval()
+    order = np.argsort(data.lengths, kind="stable")
+    logits = np.empty((len(data), model.config.num_labels), dtype=np.float32)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate([data[int(i)] for i in rows], tokenizer.pad_token_id)
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        logits[rows] = distill.student_logits(model, batch).float().cpu().numpy()
+    return logits

@@ -1,0 +1,231 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What is left of a financial-sentiment BERT, and what did the cutting cost?
+
+# %% [markdown] tags=["not-in-report"]
+# Chapter 8 trains nothing and measures nothing. It reads the records that the other chapters left,
+# pools the folds, judges the claims that have been put to the test, and becomes the report.
+#
+# | | |
+# |---|---|
+# | reads | records, predictions and measures of all folds |
+# | writes | `results.csv`, `pooled.csv`, three figures, their tables |
+# | takes | two or three seconds a variant on one core; no GPU |
+
+# %% tags=["not-in-report"]
+from IPython.display import Markdown, display
+
+from headcount import chapter, claims, plots, records, report
+
+# %% tags=["parameters"]
+# where and what
+profile = "offline"
+work = "work/offline"
+artifacts = "artifacts/offline"
+data_dir = None
+fold = 0
+seed = 0
+threads = 2
+# fixed
+draws = 10_000
+
+# %% tags=["not-in-report"]
+run = chapter.begin("08_report", globals())
+
+# %%
+study = report.describe(run.work)
+Markdown(study.line)
+
+# %% [markdown]
+# Scores are macro-F1: the unweighted mean of the F1 of negative, neutral and positive sentences,
+# computed once on the test parts of all folds together. Brackets hold 95 % intervals from a
+# bootstrap over groups of near-duplicate sentences. Differences are in points, hundredths of
+# macro-F1, and paired: both models are scored on the same sentences. The intervals are conditional
+# on the models that were trained; how far the folds lie apart stands beside them.
+
+# %% [markdown] tags=["not-in-report"]
+# Holm's correction runs over the primary contrasts alone: one for each claim, fixed before any run.
+# All other differences are description, and get no p.
+
+# %% tags=["not-in-report"]
+results = records.table(run.work)
+judged = claims.judge(run.work, draws=draws)
+pooled = report.ordered(claims.with_holm(records.pool(run.work, draws=draws), judged), results)
+for name, frame in {"results": results, "pooled": pooled}.items():
+    records.write_text(run.work / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
+
+# %% [markdown]
+# ## Verdicts so far
+#
+# Each claim has one contrast and one margin, fixed before any run. It is **supported** where the
+# whole interval lies on the claim's side of the margin, and **refuted** where the whole interval
+# lies on the other side, or leaves out the effect that was claimed. Else it is **undecided**, and
+# the table says what difference such a study would have seen four times out of five. Holm's
+# correction runs over the contrasts of this table. "Right alone" counts the sentences that only
+# the first, and only the second, of the two models gets right.
+
+# %%
+tried = judged.dropna(subset="diff")
+run.table(judged, "claims")
+Markdown(report.markdown(report.contrasts(judged, study)) if len(tried) else "None has run.")
+
+# %%
+if len(tried):
+    run.figure(
+        plots.differences(tried, title=f"Contrasts of the claims tried so far{study.mark}"),
+        "claims",
+        f"Paired differences in macro-F1 of {len(tried)} contrasts, with 95 % intervals{study.mark}",
+        tried,
+    )
+
+# %%
+if len(tried):
+    display(
+        Markdown(
+            "An interval that crosses its margin decides nothing. What the picture does not show "
+            f"is the luck of training, and any teacher but `{study.model}`: verdicts hold for it alone."
+        )
+    )
+Markdown("Not yet run:\n\n" + report.open_claims(judged))
+
+# %% [markdown]
+# ## Scores
+#
+# Where several folds ran, *folds alone* gives the lowest and the highest score, and difference, of
+# single folds. Rows without a Holm p are no primary contrast: read them as description.
+
+# %%
+run.table(pooled, "scores")
+Markdown(report.markdown(report.scores(pooled, results)))
+
+# %%
+tested = results[results["split"] == "test"]
+alone = tested.groupby(["variant", "fold"])["macro_f1"].mean().groupby("variant").agg(list)
+shown = pooled.assign(fold_scores=pooled["variant"].map(alone)) if len(study.folds) > 1 else pooled
+run.figure(
+    plots.scores(shown, title=f"Macro-F1 of every variant{study.mark}", reference="teacher"),
+    "scores",
+    f"Macro-F1 with 95 % intervals of {len(pooled)} variants, the teacher as a dashed line"
+    f"{study.mark}",
+    pooled,
+)
+
+# %% [markdown]
+# Intervals of two models may overlap although their paired difference is clear: both rise and fall
+# with the same hard sentences. Compare models by the differences in the table, not by the overlap
+# in the picture.
+
+# %%
+if len(study.folds) > 1:
+    run.table(tested.drop(columns="commit"), "folds")
+    display(Markdown("### Fold by fold\n\n" + report.markdown(report.by_fold(results))))
+
+# %% [markdown]
+# ### By class and by source
+#
+# ECE is the expected calibration error over 15 bins: how far confidence and accuracy lie apart.
+
+# %%
+Markdown(report.markdown(report.by_class(run.work, pooled["variant"])))
+
+# %%
+sources = report.by_source(run.work, pooled["variant"])
+Markdown(report.markdown(sources) if len(sources.columns) > 2 else "There is one source only.")
+
+# %% [markdown]
+# ## What is left: bytes, parameters, heads
+#
+# Megabytes are those of the model file that would be shipped, in millions of bytes; MACs are
+# multiply-accumulate operations for a sentence of mean length. Both are of fold 0's models, which
+# are the ones that would be shipped. A zero is no saving: it is stored and multiplied like any
+# other number.
+
+# %%
+Markdown(report.markdown(report.sizes(results)))
+
+# %% [markdown]
+# ## What it costs to run
+#
+# One sentence at a time, at its own length, unless the column says otherwise. Models took turns in
+# one process on one machine. Ratios travel between machines, roughly; milliseconds do not.
+
+# %%
+measures = records.measures(run.work)
+if len(measures):
+    display(Markdown(report.markdown(report.latencies(measures, results))))
+
+# %%
+costed = pooled.merge(measures, on="variant")
+if len(costed):
+    run.figure(
+        plots.pareto(costed, title=f"Macro-F1 against latency{study.mark}"),
+        "pareto",
+        f"Macro-F1 against median latency of {len(costed)} variants, discs as large as the files"
+        f"{study.mark}",
+        costed,
+    )
+    below = (
+        "Up and to the left is better, and so is a smaller disc. What the picture does not show is "
+        "memory, throughput at larger batches, and any other processor."
+    )
+else:
+    below = "The ruler of chapter 7 has not been put to these models yet."
+Markdown(below)
+
+# %% [markdown]
+# ## What training took
+#
+# Mean over folds and seeds, as the chapters counted it: the training of the model that a variant
+# started from is in that model's row.
+
+# %%
+Markdown(report.markdown(report.costs(results)))
+
+# %% [markdown]
+# ## Limits
+
+# %%
+one_seed = tested.groupby("variant")["seed"].nunique().max() == 1
+limits = {
+    "The sentences are synthetic. What holds on them may fail on real ones.": study.synthetic,
+    "The teacher had seen test sentences: absolute scores are too high.": study.teacher_saw_test,
+    f"Folds that ran: {len(study.folds)}. With {study.sentences:,} test sentences, smaller "
+    "differences than the intervals are wide stay unseen.": True,
+    "One seed a variant: the luck of one training is in every difference.": one_seed,
+    f"One teacher, `{study.model}`: a verdict names it, and holds for it alone.": True,
+    "Learning rates, epochs and schedules were fixed, and not tuned again for each variant.": True,
+    "Sentences have one label each, although annotators disagreed on some.": True,
+}
+Markdown("\n".join(f"- {limit}" for limit, holds in limits.items() if holds))
+
+# %% [markdown]
+# ## Where this comes from
+
+# %%
+Markdown(report.markdown(report.provenance(study)))
+
+# %% [markdown]
+# This page is [chapter 8](notebooks/fold0/08_report.ipynb), here with its code. The executed
+# chapters before it, with the pictures and tables that each of them left:
+
+# %%
+Markdown(report.files(run.work))
+
+# %% [markdown]
+# All numbers: [results.csv](results.csv) has a row for each variant, fold and seed,
+# [pooled.csv](pooled.csv) one for each variant. Definitions: Efron (1979) for the bootstrap, Yeh
+# (2000) for the paired permutation, Holm (1979) for the correction, Guo et al. (2017) for ECE.
+
+# %% tags=["not-in-report"]
+run.finish()

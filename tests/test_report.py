@@ -1,0 +1,367 @@
+"""Chapter 8 and its pages, on a small made-up study that was written as real ones are."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from headcount import claims, records, report, stats
+from headcount.errors import InputError
+from headcount.report.__main__ import main
+from headcount.report.headline import BEGIN, END, NOTHING
+
+ROOT = Path(__file__).parents[1]
+# variant: (chapter, baseline, share of the teacher's answers that it shares, MB, runtime)
+VARIANTS = {
+    "majority": ("02_teacher", None, 0.0, None, "scikit-learn"),
+    "tfidf": ("02_teacher", None, 0.6, None, "scikit-learn"),
+    "teacher": ("02_teacher", "tfidf", 1.0, 90.9, "torch"),
+    "student-hard-init": ("03_distillation", "teacher", 0.93, 69.7, "torch"),
+    "student-kd-init": ("03_distillation", "teacher", 0.95, 69.7, "torch"),
+    "teacher-int8": ("04_quantization", "teacher", 0.995, 23.1, "onnxruntime"),
+    "student-kd-init-int8": ("04_quantization", "student-kd-init", 0.94, 17.8, "onnxruntime"),
+    "teacher-continued-9": ("05_pruning", "teacher", 0.97, 90.9, "torch"),
+    "teacher-continued-15": ("05_pruning", "teacher", 0.96, 90.9, "torch"),
+    "heads-entropy-50": ("05_pruning", "teacher-continued-15", 0.9, 84.1, "torch"),
+    "heads-random-30": ("05_pruning", "teacher-continued-9", 0.95, 86.7, "torch"),
+}
+
+
+def make_study(folder, *, study="tiny", folds=(0, 1), n=120, source="synthetic", saw_test=False):
+    """Write records, predictions and measures of all `VARIANTS` into `folder`."""
+    rng = np.random.default_rng(7)
+    for fold in folds:
+        frame = pd.DataFrame(
+            {
+                "id": [f"{source}-{fold}-{row}" for row in range(n)],
+                "group": 1_000 * fold + np.arange(n) // 2,
+                "source": source,
+                "label": rng.choice(3, n, p=[0.2, 0.45, 0.35]),
+            }
+        )
+        labels = frame["label"].to_numpy()
+        teacher = np.where(rng.random(n) < 0.86, labels, rng.integers(0, 3, n))
+        for variant, (chapter, baseline, shared, size_mb, runtime) in VARIANTS.items():
+            guess = np.where(rng.random(n) < shared, teacher, rng.integers(0, 3, n))
+            if variant == "majority":
+                guess = np.ones(n, dtype=int)
+            probabilities = np.full((n, 3), 0.08)
+            probabilities[np.arange(n), guess] = 0.84
+            trained = runtime == "torch"
+            record = records.Record(
+                study=study, chapter=chapter, variant=variant, baseline=baseline, fold=fold,
+                seed=0, split="test", n=n, **records.scores(labels, probabilities),
+                params=22_565_763 if trained else None,
+                nonzero_params=22_565_763 if trained else None,
+                size_mb=size_mb,
+                heads_alive=None if not trained else 37 if variant == "heads-entropy-50" else 72,
+                heads_total=72 if trained else None,
+                layers=6 if trained else None,
+                macs=320_000_000 if trained else None,
+                train_seconds=61.5 if trained else None,
+                steps=295 if trained else None,
+                device="cpu",
+                precision="int8" if variant.endswith("int8") else "fp32",
+                runtime=runtime,
+                teacher_saw_test=saw_test,
+                provenance=records.Provenance(
+                    config={"model": "minilm", "training_precision": "fp32"},
+                    data_sha256="5984cef620fc2ac9", commit="0" * 40,
+                    versions={"python": "3.11.7", "torch": "2.13.0"}, threads=2, cpu="a processor",
+                ),
+            )  # fmt: skip
+            columns = dict(zip(records.PROBABILITIES, probabilities.T, strict=True))
+            records.write(folder, record, frame.assign(**columns))
+    for variant, (_, _, _, size_mb, runtime) in VARIANTS.items():
+        if size_mb is None:
+            continue
+        times = 9.0 * (0.4 if runtime == "onnxruntime" else 1.0) * (0.6 if "kd" in variant else 1.0)
+        keys = [f"latency{pad}_ms_{q}" for pad in ("", "128") for q in ("p50", "p95", "p99")]
+        records.write_measure(
+            folder,
+            records.Measure(
+                variant=variant, runtime=runtime, size_mb=size_mb,
+                **dict(zip(keys, times * np.array([1, 1.3, 1.6, 3, 3.3, 3.9]), strict=True)),
+                throughput_sps=1_000 / times, peak_rss_mb=420.0, warmup=50, timed=500, timed128=500,
+                threads=2, cpu="a processor", cpu_flags=["avx2"],
+            ),
+        )  # fmt: skip
+    return folder
+
+
+def execute(work, **parameters):
+    """Chapter 8 with the public tools, as the study runs it; the path of the executed notebook."""
+    out = work / "notebooks" / "fold0" / "08_report.ipynb"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    given = {"work": work, "artifacts": work.parent / "artifacts", "draws": 300} | parameters
+    flags = " ".join(f"-p {name} '{value}'" for name, value in given.items())
+    command = (
+        f"set -o pipefail; jupytext --quiet --to ipynb -o - notebooks/08_report.py"
+        f" | papermill - {out} --no-progress-bar {flags}"
+    )
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": tools}
+    subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """The folder of a study that has run to its end, pages included."""
+    work = make_study(tmp_path_factory.mktemp("study") / "work" / "tiny")
+    for name in ("notebooks/fold0/02_teacher.ipynb", "figures/fold0/02_teacher-curve.png"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_bytes(b"left by chapter 2")
+    report.render(execute(work, profile="tiny"), work)
+    return work
+
+
+def test_tables_are_the_records(rendered):
+    results, pooled = (pd.read_csv(rendered / f"{name}.csv") for name in ("results", "pooled"))
+    assert len(results) == 2 * len(VARIANTS)
+    assert set(pooled["variant"]) == set(VARIANTS)
+    line = pooled.set_index("variant").loc["teacher-int8"]
+    found = records.predictions(rendered, "teacher-int8")
+    guess = found[records.PROBABILITIES].to_numpy().argmax(1)
+    assert line["macro_f1"] == pytest.approx(stats.macro_f1(found["label"], guess), abs=1e-5)
+    assert line["n"] == 240
+    assert line["diff_low"] <= line["diff"] <= line["diff_high"]
+    # Holm runs over the contrasts of the claims alone.
+    judged = claims.judge(rendered, draws=300)
+    primary = judged.dropna(subset="diff")
+    assert primary["id"].tolist() == ["C1", "C7", "C10", "C15b"]
+    assert primary["p_holm"].tolist() == pytest.approx(stats.holm(primary["p"]).tolist())
+    with_p = set(pooled.dropna(subset="p_holm")["variant"])
+    assert with_p == {"heads-entropy-50", "teacher-int8", "heads-random-30"}
+
+
+def test_pages_are_complete_and_need_nothing_else(rendered):
+    page = (rendered / "report.html").read_text(encoding="utf-8")
+    text = (rendered / "report.md").read_text(encoding="utf-8")
+    for name in VARIANTS:
+        assert f"<code>{name}</code>" in page
+        assert f"`{name}`" in text
+    assert not re.findall(r"<(?:script|link|iframe)|@import|src=\"http|url\(", page)
+    assert "chapter.begin" not in page + text
+    assert "Headcount, chapter 08_report" not in page + text
+    images = re.findall(r"<img ([^>]+)>", page)
+    assert all('src="data:image/png;base64,' in image for image in images)
+    pictures = [re.search(r"alt=\"([^\"]+)\"", image)[1] for image in images]
+    assert len(pictures) == 3
+    links = re.findall(r"!\[(.+?)\]\((.+?)\)", text)
+    assert [alt for alt, _ in links] == pictures
+    assert all((rendered / path).is_file() for _, path in links)
+    assert page.count("<table") == page.count('<div class="scroll"')
+    assert len(re.findall(r"<li><a href=\"#", page)) == page.count("<h2") > 5
+    for name in re.findall(r"<a href=\"#([^\"]+)\"", page):
+        assert f'id="{name}"' in page
+
+
+def test_synthetic_sentences_are_called_synthetic_wherever_they_appear(rendered):
+    text = (rendered / "report.md").read_text(encoding="utf-8")
+    assert "**The sentences are synthetic**" in text
+    assert all("synthetic" in alt for alt in re.findall(r"!\[(.+?)\]", text))
+    verdicts = [line.split("|")[2] for line in text.splitlines() if line.startswith("| **C")]
+    assert len(verdicts) == 4
+    assert all("** (synthetic corpus)" in verdict for verdict in verdicts)
+    tables = (rendered / "tables" / "fold0").glob("08_report-*.csv")
+    names = ("claims", "scores", "folds")
+    assert {path.stem for path in tables} == {f"08_report-{name}" for name in names}
+
+
+def test_executed_chapters_and_what_they_left_are_linked(rendered):
+    for page in ("report.md", "report.html"):
+        text = (rendered / page).read_text(encoding="utf-8")
+        for path in ("notebooks/fold0/02_teacher.ipynb", "figures/fold0/02_teacher-curve.png",
+                     "results.csv", "pooled.csv"):  # fmt: skip
+            assert f"]({path})" in text or f'href="{path}"' in text
+            assert (rendered / path).exists()
+
+
+def test_claims_that_have_not_run_are_listed(rendered):
+    text = (rendered / "report.md").read_text(encoding="utf-8")
+    waiting = text.split("Not yet run:")[1].split("##")[0]
+    listed = re.findall(r"\*\*(C\d+[ab]?)\*\*", waiting)
+    ran = ["C1", "C7", "C10", "C15b"]
+    assert listed == [claim.id for claim in claims.CLAIMS if claim.id not in ran]
+
+
+def test_an_early_report_has_neither_measures_nor_claims(tmp_path):
+    """One fold, two variants, real sentences: chapters 3 to 7 have not run."""
+    work = make_study(tmp_path / "work" / "early", study="early", folds=(0,), source="phrasebank")
+    for path in [*work.glob("measures/*"), *work.glob("*/*")]:
+        if path.name.split(".")[0] not in ("teacher", "tfidf"):
+            path.unlink(missing_ok=True)
+    (work / "measures" / "teacher.json").unlink(missing_ok=True)
+    report.render(execute(work, profile="early"), work)
+    text = (work / "report.md").read_text(encoding="utf-8")
+    assert "synthetic" not in text
+    assert "None has run." in text
+    assert "| folds alone" not in text
+    assert "has not been put to these models yet" in text
+
+
+def test_a_teacher_that_saw_the_test_settles_nothing(tmp_path):
+    make_study(tmp_path, folds=(0,), saw_test=True)
+    judged = claims.judge(tmp_path, draws=100).dropna(subset="diff")
+    assert set(judged["verdict"]) == {claims.SAW_TEST}
+    assert "had seen test sentences" in report.describe(tmp_path).line
+
+
+def test_three_seeds_are_asked_of_c1(tmp_path):
+    make_study(tmp_path, folds=(0,))
+    shown = report.contrasts(claims.judge(tmp_path, draws=100), report.describe(tmp_path))
+    assert "1 of 3 seeds" in shown.set_index("claim")["verdict"].iloc[0]
+    assert not shown["verdict"].iloc[1:].str.contains("seeds").any()
+
+
+def test_contrasts_are_among_known_variants_and_margins_are_fractions():
+    assert len({claim.id for claim in claims.CLAIMS}) == len(claims.CLAIMS)
+    numbers = {int(re.search(r"\d+", claim.id)[0]) for claim in claims.CLAIMS}
+    assert numbers == set(range(1, 19))
+    for claim in claims.CLAIMS:
+        assert abs(claim.margin) <= 0.05
+        assert abs(claim.claim_effect or 0) <= 0.05
+
+
+def notebook(tmp_path, *outputs, count=1, tags=()):
+    cell = nbformat.v4.new_code_cell("1", execution_count=count, outputs=list(outputs))
+    cell.metadata["tags"] = list(tags)
+    path = tmp_path / "08_report.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+def picture(alt):
+    metadata = {"image/png": {"alt": alt}} if alt else {}
+    return nbformat.v4.new_output("display_data", {"image/png": "aGVsbG8="}, metadata=metadata)
+
+
+def failure():
+    return nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "count", "word"),
+    [
+        ([failure()], 1, "a cell failed"),
+        ([], None, "was not executed"),
+        ([picture("")], 1, "without alternative text"),
+        ([picture("a head map")], 1, r"a picture \(a head map\) that is not in"),
+    ],
+)
+def test_a_notebook_that_cannot_be_a_report_is_refused(tmp_path, outputs, count, word, capsys):
+    path = notebook(tmp_path, *outputs, count=count)
+    with pytest.raises(InputError, match=word):
+        report.render(path, tmp_path)
+    assert main(["render", str(path), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_missing_inputs_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="is missing: run chapter 08_report"):
+        report.render(tmp_path / "no.ipynb", tmp_path)
+    with pytest.raises(InputError, match="no records"):
+        report.describe(tmp_path)
+    make_study(tmp_path, folds=(0,))
+    make_study(tmp_path, folds=(1,), study="other")
+    with pytest.raises(InputError, match="2 studies"):
+        report.describe(tmp_path)
+
+
+def test_markdown_tables_survive_pipes_and_align_numbers():
+    frame = pd.DataFrame({"variant": ["a", "b"], "x": ["1.0", "–"], "y": ["p|q", "r"]})
+    assert report.markdown(frame).splitlines() == [
+        "| variant | x | y |",
+        "| :-- | --: | :-- |",
+        "| `a` | 1.0 | p\\|q |",
+        "| `b` | – | r |",
+    ]
+
+
+def test_headline_is_generated_and_found_stale(rendered, tmp_path, capsys):
+    reports, readme = tmp_path / "reports", tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{BEGIN}\n{END}\n\nThe end.\n")
+    assert main(["headline", str(reports), str(readme), "--check"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["headline", str(reports), str(readme)]) == 0
+    assert NOTHING in readme.read_text()
+
+    reports.mkdir()
+    (reports / "offline").symlink_to(rendered)
+    assert main(["check", str(reports), str(readme)]) == 1
+    assert main(["headline", str(reports), str(readme)]) == 0
+    assert main(["headline", str(reports), str(readme), "--check"]) == 0
+    text = readme.read_text()
+    assert text.startswith("# Title\n\n")
+    assert text.endswith(f"{END}\n\nThe end.\n")
+    assert "**The sentences are synthetic**" in text
+    row = next(line for line in text.splitlines() if line.startswith("| `teacher-int8`"))
+    line = pd.read_csv(rendered / "pooled.csv").set_index("variant").loc["teacher-int8"]
+    assert f"{line['macro_f1']:.3f} [{line['ci_low']:.3f}, {line['ci_high']:.3f}]" in row
+    assert "23.1" in row
+    assert "2.50 ×" in row
+    assert "majority" not in text
+
+    readme.write_text(text.replace("23.1", "23.2"))
+    assert main(["headline", str(reports), str(readme), "--check"]) == 1
+    # A study with real sentences comes first.
+    make_study(reports / "minilm", study="minilm", folds=(0,), source="phrasebank", n=40)
+    records.pool(reports / "minilm", draws=50).to_csv(reports / "minilm" / "pooled.csv")
+    assert "synthetic" not in report.headline(reports)
+
+
+@pytest.mark.parametrize("text", ["no marks", f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_a_readme_without_its_marks_is_bad_input(tmp_path, text, capsys):
+    (tmp_path / "README.md").write_text(text)
+    assert main(["headline", str(tmp_path), str(tmp_path / "README.md")]) == 2
+    assert "headline:begin" in capsys.readouterr().err
+
+
+def test_age_tells_old_reports_and_never_fails(tmp_path, monkeypatch, capsys):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        git("add", name)
+        git("commit", "-m", name)
+        return git("rev-parse", "HEAD")
+
+    git("init")
+    made_at = commit("lib/code.py", "1")
+    commit("README.md", "only prose")
+    monkeypatch.chdir(tmp_path)
+    for name in ("fresh", "dirty", "lost"):
+        make_study(tmp_path / "reports" / name, study=name, folds=(0,), n=20)
+        (tmp_path / "reports" / name / "results.csv").touch()
+
+    def stamp(name, value):
+        for path in (tmp_path / "reports" / name / "records").glob("*.json"):
+            path.write_text(re.sub(r'"commit": ?"[^"]*"', f'"commit":"{value}"', path.read_text()))
+
+    stamp("fresh", made_at)
+    stamp("dirty", f"{made_at}-dirty")
+    assert main(["age"]) == 0
+    dirty, fresh, lost = capsys.readouterr().out.splitlines()
+    assert fresh.endswith("as new as lib/ and notebooks/")
+    assert "uncommitted changes" in dirty
+    assert "not in this history" in lost
+    commit("notebooks/01_data.py", "2")
+    assert main(["age"]) == 0
+    assert "older than 1 later change" in capsys.readouterr().out

