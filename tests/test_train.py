@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -161,8 +162,11 @@ def test_equal_recipes_give_equal_batches_whatever_the_objective(
     assert orders[0] == orders[1]
 
 
-def test_a_step_is_adamw_with_warm_up_and_clipping(tiny, sentences, word_pieces, tmp_path):
-    """The whole training again, written out with torch alone."""
+def test_a_step_is_adamw_with_warm_up_and_clipping(
+    tiny, sentences, word_pieces, tmp_path, monkeypatch
+):
+    """The whole training again, written out with torch alone, in FP32 as that is."""
+    monkeypatch.setattr(train, "precision", lambda device: "fp32")
     recipe = train.Recipe(epochs=2, learning_rate=1e-3, batch_size=8, warmup=0.2, weight_decay=0.1)
     model, tokens = tiny(), sentences()
     for module in model.modules():
@@ -212,6 +216,27 @@ def test_predictions_come_in_the_order_of_the_data(tiny, sentences, word_pieces)
         with torch.no_grad():
             alone = model(torch.tensor([tokens.input_ids[i]])).logits[0].numpy()
         assert np.allclose(logits[i], alone, atol=1e-5)
+
+
+def test_training_in_bf16_leaves_a_model_that_computes_in_fp32(
+    tiny, sentences, word_pieces, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "precision", lambda device: "bf16")
+    validation = sentences(20, seed=1)
+    fitted = fit(tiny, sentences, word_pieces, tmp_path, validation=validation)
+    logits = train.predict(fitted.model, validation, word_pieces)
+    reloaded = tiny()
+    reloaded.load_state_dict(fitted.model.state_dict())
+    assert np.array_equal(logits, train.predict(reloaded, validation, word_pieces))
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(validation.labels))
+    told = fitted.history["validation_loss"].dropna().iloc[-1]
+    assert told == pytest.approx(float(loss), rel=1e-6)  # and so was it scored while it trained
+    # An autocast left on it would come along here, and compute with the weights of the first.
+    copied = copy.deepcopy(fitted.model)
+    with torch.no_grad():
+        copied.classifier.weight.zero_()
+        copied.classifier.bias.zero_()
+    assert not train.predict(copied, validation, word_pieces).any()
 
 
 def test_precision_without_a_gpu_follows_the_processor():

@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -375,11 +376,27 @@ def _train(
     trainer.remove_callback(transformers.PrinterCallback)
     callback.trainer = trainer
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    for left in ("forward", "_original_forward"):  # accelerate's autocast; see full_precision
+        model.__dict__.pop(left, None)
     rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
     return {"history": rows, "steps": trainer.state.global_step}
 
 
 # --- prediction ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def full_precision(model: PreTrainedModel) -> Iterator[None]:
+    """Take the training's autocast off the model for a while.
+
+    Accelerate puts it around ``model.forward`` in place, and leaves it there.
+    """
+    autocast = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if autocast is not None:
+            model.forward = autocast
 
 
 @torch.inference_mode()
@@ -397,5 +414,6 @@ def predict(
         rows = order[start : start + batch_size]
         batch = collate([data[int(i)] for i in rows], tokenizer.pad_token_id)
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        logits[rows] = distill.student_logits(model, batch).float().cpu().numpy()
+        with full_precision(model):
+            logits[rows] = distill.student_logits(model, batch).cpu().numpy()
     return logits
