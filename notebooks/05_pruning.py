@@ -427,10 +427,11 @@ def report(name, model, fits, gone):
 
 # %% [markdown]
 # The control comes first, because the others' records name its weights. (It has a score like the
-# others, and a share of nothing to use it on.)
+# others, and a share of nothing to use it on.) Each fold draws its own lot, so that the folds
+# together say something of random heads and not of one unlucky draw.
 
 # %%
-lot = partial(SCORES["random"], seed=run.seed)
+lot = partial(SCORES["random"], seed=(run.seed, run.fold))
 continued, _ = experiment("teacher-continued", lot, 0.0)
 by_entropy, went = experiment("heads-entropy", entropy, share)
 by_lot, _ = experiment("heads-random", lot, share)

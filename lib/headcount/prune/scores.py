@@ -6,7 +6,7 @@ and holds dictionaries of tensors, ``input_ids`` and ``attention_mask`` of shape
 other keys are passed over. A new criterion is one function and one line of ``SCORES``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -106,8 +106,10 @@ def entropy_reversed(model: PreTrainedModel, batches: Batches) -> np.ndarray:
     return 1 - entropy(model, batches)
 
 
-def random(model: PreTrainedModel, batches: Batches = (), *, seed: int = 0) -> np.ndarray:
-    """Uniform draws in [0, 1), a function of the seed alone.
+def random(
+    model: PreTrainedModel, batches: Batches = (), *, seed: int | Sequence[int] = 0
+) -> np.ndarray:
+    """Uniform draws in [0, 1), a function of the seed (or seeds) alone.
 
     A head keeps its draw from round to round, so what a seed removes later contains what it removed
     before. ``batches`` are not looked at.

@@ -6,19 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from headcount.errors import InputError
+from headcount.errors import run_command
 from headcount.report.headline import ages, write_headline
 from headcount.report.page import render
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (stale) or 2 (bad input)."""
-    options = parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except InputError as error:
-        print(f"headcount: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser(), arguments)
 
 
 def parser() -> argparse.ArgumentParser:

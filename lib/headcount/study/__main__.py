@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from headcount.errors import InputError
+from headcount.errors import run_command
 from headcount.parameters import known
 from headcount.study import plan as plans
 from headcount.study.publish import publish
@@ -16,12 +16,7 @@ from headcount.study.publish import publish
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (a chapter failed) or 2 (bad input)."""
-    options = parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except InputError as error:
-        print(f"headcount: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser(), arguments)
 
 
 def parser() -> argparse.ArgumentParser:
