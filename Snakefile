@@ -90,6 +90,9 @@ rule chapter:
         partial=f"{WORK}/notebooks/fold{{fold}}/{{chapter}}.partial.ipynb",
         # Where it runs, not what it computes: no reason to run a finished chapter again.
         machine=" ".join(f"-p {name} {quote(str(value))}" for name, value in config["machine"].items()),
+    benchmark:
+        # Seconds and the most memory that its processes held, for the report.
+        f"{WORK}/chapters/fold{{fold}}.{{chapter}}.tsv"
     log:
         f"{WORK}/logs/fold{{fold}}.{{chapter}}.log",
     # A training, or the ruler, takes the machine.

@@ -47,7 +47,7 @@ import scipy.special
 import torch
 from IPython.display import Markdown
 
-from headcount import bench, chapter, export, models, plots, prune, quantize, stats
+from headcount import bench, chapter, export, models, plots, prune, quantize
 from headcount.data import LABELS
 
 # %% tags=["parameters"]
@@ -160,33 +160,18 @@ errors.describe().loc[["min", "50%", "max"]].style.format("{:.2%}")
 # %% [markdown]
 # ## The library says the same
 #
-# `export.to_onnx` writes the FP32 model, `export.quantize_dynamic` has ONNX Runtime round it. First
+# `run.deploy` writes the FP32 model as ONNX, and has ONNX Runtime round it where asked. First
 # the control: torch and ONNX Runtime must agree before anything is rounded.
 
 # %%
-onnx_folder = export.deployable(
-    run.model_folder("teacher-onnx"),
-    teacher,
-    run.tokenizer(),
-    int8=False,
-    name="teacher-onnx",
-    max_length=run.facts["max_length"],
-)
+onnx_folder = run.deploy("teacher-onnx", teacher, int8=False)
 in_torch = run.predict(teacher, parts.test)
 in_onnx = export.OnnxClassifier(onnx_folder, run.threads).logits(test_ids)
 np.testing.assert_allclose(in_onnx, in_torch, atol=1e-3)
 Markdown(f"Largest difference of a logit, FP32: {np.abs(in_onnx - in_torch).max():.1e}.")
 
 # %%
-int8_folder = export.deployable(
-    run.model_folder("teacher-int8"),
-    teacher,
-    run.tokenizer(),
-    int8=True,
-    name="teacher-int8",
-    max_length=run.facts["max_length"],
-    onnx_file=onnx_folder / "model.onnx",
-)
+int8_folder = run.deploy("teacher-int8", teacher, int8=True, onnx_file=onnx_folder / "model.onnx")
 stored = export.constants(int8_folder / "model.onnx")
 
 # %% [markdown]
@@ -297,14 +282,7 @@ run.score(
 fp32, int8_logits = {"teacher": in_torch}, {"teacher": int8.logits(test_ids)}
 for variant in variants[1:]:
     student = run.load(variant).cpu()
-    folder = export.deployable(
-        run.model_folder(f"{variant}-int8"),
-        student,
-        run.tokenizer(),
-        int8=True,
-        name=f"{variant}-int8",
-        max_length=run.facts["max_length"],
-    )
+    folder = run.deploy(f"{variant}-int8", student, int8=True)
     fp32[variant] = run.predict(student, parts.test)
     int8_logits[variant] = export.OnnxClassifier(folder, run.threads).logits(test_ids)
 
@@ -448,21 +426,7 @@ print(f"{len(changed)} changed in all")
 
 # %%
 for variant in variants:
-    record = run.record(f"{variant}-int8")
-    low, high = stats.bootstrap_macro_f1(
-        parts.test["label"].to_numpy(),
-        int8_logits[variant].argmax(1),
-        parts.test["group"].to_numpy(),
-    )
-    same = (fp32[variant].argmax(1) == int8_logits[variant].argmax(1)).mean()
-    facts = {
-        "pretrained model": run.facts["model"],
-        "training sentences": run.facts["corpus"],
-        "macro-F1 on unseen sentences": f"{record.macro_f1:.3f} (95 % interval {low:.3f} to {high:.3f})",
-        "unseen sentences": f"{record.n:,}, fold {run.fold}",
-        "same label as the FP32 model": f"{same:.1%}",
-    }
-    export.describe(run.model_folder(f"{variant}-int8"), facts)
+    run.describe(f"{variant}-int8", int8_logits[variant], run.record(variant))
 print((int8_folder / "README.md").read_text(encoding="utf-8")[:900])
 
 # %%
@@ -477,26 +441,21 @@ for text, logits in zip(sentences, int8.logits(sentences), strict=True):
 
 # %%
 first, result = contrasts.iloc[0], outcome.iloc[0]
+verdict = run.verdict("C10", run.contrast("teacher-int8", "teacher"))
 
-
-def verdict(row):
-    if row["diff_low"] > row["margin"]:
-        return "supported"
-    return "refuted" if row["diff_high"] < row["margin"] else "undecided"
-
-
+# %%
 Markdown(
     f"We expected close to 4 times smaller, less than half a point lost, and one label in a hundred "
     f"changed. On fold {run.fold} the teacher's file is {result['times smaller']:.2f} times smaller, "
     f"macro-F1 changes by {100 * first['diff']:+.2f} points (95 % interval "
     f"{100 * first['diff_low']:+.2f} to {100 * first['diff_high']:+.2f}), and "
     f"{result['changed, %']:.1f} in a hundred labels change. The claim “nearly free” (C10, margin "
-    f"−0.5 points) is, on this fold alone, **{verdict(first)}**; the report decides it over all folds."
+    f"−0.5 points) is, on this fold alone, **{verdict}**; the report decides it over all folds."
 )
 
 # %% [markdown]
-# Do not round where a result must be the same on every machine and in every batch: FP32 is, and
-# INT8 is only where kernel and batching are fixed. And do not expect speed from the size alone;
+# Do not round where a result must be the same on every machine and in every batch: FP32 is so but
+# for the last digits, INT8 only where kernel and batching are fixed. And do not expect speed from the size alone;
 # whether one byte a weight is also faster is for the ruler of chapter 7 to say.
 #
 # **Next:** all these models still have every attention head. Chapter 5 asks which of them matter.

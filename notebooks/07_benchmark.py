@@ -144,9 +144,9 @@ for _ in range(10):
 print(" ".join(f"{ms:.1f}" for ms in milliseconds), "ms")
 
 # %% [markdown]
-# The first call is not like the others, and no two are equal. So the first ones are thrown away,
-# and what is quoted is the median, with the 95th and 99th percentile for those who wait at the bad
-# moments. By hand from the sorted times, and the library's:
+# The first call may have work to do that the others find done, and the others vary. So the first
+# ones are thrown away, and what is quoted is the median, with the 95th and 99th percentile for those
+# who wait at the bad moments. By hand from the sorted times, and the library's:
 
 # %%
 ranked = sorted(milliseconds[1:])
@@ -210,10 +210,16 @@ seconds = time.perf_counter() - begun
 
 # %%
 fields = records.Measure.model_fields
-for row in rows[:-1]:
-    reading = {name: value for name, value in row.items() if name in fields}
-    weights = recorded[row["variant"]].weights_sha256
-    records.write_measure(run.work, records.Measure(**reading, weights_sha256=weights))
+records.write_measures(
+    run.work,
+    (
+        records.Measure(
+            **{name: value for name, value in row.items() if name in fields},
+            weights_sha256=recorded[row["variant"]].weights_sha256,
+        )
+        for row in rows[:-1]
+    ),
+)
 readings = pd.DataFrame(rows)
 run.table(readings.drop(columns="cpu_flags"), "readings")
 shown = ["variant", "runtime", "size_mb", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99"]
@@ -284,9 +290,9 @@ run.figure(
 # %% [markdown]
 # What to notice: whether points follow the dashed line, in torch (discs) and in ONNX Runtime
 # (squares). A point below it saved arithmetic that took less than its share of the time: one short
-# sentence spends much of it on reading weights and on starting operators. A point above saved
+# sentence may spend much of it on reading weights and on starting operators. A point above saved
 # something else, such as bytes. What the figure does not show is which of these it is; the padded
-# times, below, are mostly arithmetic.
+# times, below, have more arithmetic in them.
 #
 # ## Length
 #
@@ -302,8 +308,8 @@ typical = length["padding_costs"].median()
 Markdown(
     f"Padding to {pad_to} tokens makes the median contender {typical:.1f} times slower (from "
     f"{length['padding_costs'].min():.1f} to {length['padding_costs'].max():.1f}), with "
-    f"{pad_to / lengths.mean():.1f} times the tokens. A ratio measured on padded sentences is a "
-    "ratio about padding."
+    f"{pad_to / lengths.mean():.1f} times the tokens. A ratio measured on padded sentences is "
+    "in part a ratio about padding."
 )
 
 # %% [markdown]
@@ -318,10 +324,23 @@ memory["model_over_file"] = memory["model_mb"] / memory["size_mb"]
 run.table(memory, "memory")
 memory.round(2)
 
+# %%
+measured = memory[memory["variant"].isin(recorded)].set_index("variant")
+lighter = int((measured["model_mb"] < measured["libraries_mb"]).sum())
+seen = f"{lighter} of {len(measured)} models weigh less in memory than the libraries they need."
+if {"teacher-onnx", "teacher-int8"} <= set(measured.index):
+    sizes = measured[["size_mb", "model_mb", "peak_rss_mb"]]
+    times = sizes.loc["teacher-onnx"] / sizes.loc["teacher-int8"]
+    seen += (
+        f" In the same runtime, INT8 makes the teacher's file {times['size_mb']:.2f} times smaller, "
+        f"the model in memory {times['model_mb']:.2f} times, and the process at its peak "
+        f"{times['peak_rss_mb']:.2f} times."
+    )
+Markdown(seen)
+
 # %% [markdown]
-# What to notice: for small models the libraries weigh more than the model, and INT8's advantage in
-# memory is much smaller than in bytes. What the table does not show: several processes on one
-# machine share the libraries' pages, so that the second costs less than the first.
+# What the table does not show: several processes on one machine share the libraries' pages, so that
+# the second costs less than the first.
 #
 # ## The picture
 #
@@ -344,9 +363,9 @@ run.figure(
 )
 
 # %% [markdown]
-# What to notice: who is on the upper left edge, and how the intervals of the marks near it overlap
-# in height. What the picture does not show: the paired differences, which are much narrower than
-# these intervals, and the other folds; both are in the report.
+# What to notice: who is on the upper left edge, and whether the intervals of the marks near it
+# overlap in height. What the picture does not show: the paired differences, whose intervals are
+# other ones, and the other folds; both are in the report.
 
 
 # %%

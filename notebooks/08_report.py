@@ -72,7 +72,8 @@ for name, frame in {"results": results, "pooled": pooled}.items():
 # whole interval lies on the claim's side of the margin, and **refuted** where the whole interval
 # lies on the other side, or leaves out the effect that was claimed. Else it is **undecided**, and
 # the table says what difference such a study would have seen four times out of five. Holm's
-# correction runs over the contrasts of this table. "Right alone" counts the sentences that only
+# correction runs over the contrasts of this table; its p is of no difference at all, whatever the
+# margin, and no verdict rests on it. "Right alone" counts the sentences that only
 # the first, and only the second, of the two models gets right.
 
 # %%
@@ -191,6 +192,16 @@ Markdown(below)
 
 # %%
 Markdown(report.markdown(report.costs(results)))
+
+# %%
+chapters = report.chapters(run.work)
+if len(chapters):
+    display(
+        Markdown(
+            "Each chapter as a whole, when it last ran. A training that was finished before is "
+            "loaded, not run again, and then costs no time here.\n\n" + report.markdown(chapters)
+        )
+    )
 
 # %% [markdown]
 # ## Limits

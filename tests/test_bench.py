@@ -12,6 +12,7 @@ from headcount import bench, export, models, quantize, records
 from headcount.errors import InputError
 
 TEXTS = ["Profit rose.", "Sales fell sharply in the third quarter of 2009.", "The deal closed."]
+BALLAST_MB = 300
 
 
 class Sleeper:
@@ -128,7 +129,7 @@ def test_loaders_agree(contenders, sentences):
 @pytest.fixture(scope="module")
 def rows(contenders, sentences):
     threads = torch.get_num_threads()
-    ballast = np.ones(250_000_000)  # 2 GB here must not count as a contender's memory
+    ballast = np.ones(BALLAST_MB * 1_000_000 // 8)  # must not count as a contender's memory
     try:
         return bench.measure(
             contenders[:2], sentences, threads=1, warmup=2, timed=30, max_seconds=2, pad_to=32
@@ -166,11 +167,11 @@ def test_the_whole_ruler(contenders, rows):
 
 def test_memory_is_that_of_a_fresh_process(rows):
     in_torch, found = rows
-    assert found["peak_rss_mb"] < in_torch["peak_rss_mb"] < 2000
+    assert found["peak_rss_mb"] < in_torch["peak_rss_mb"]
     for row in rows:
         assert row["libraries_mb"] < row["loaded_mb"] <= row["peak_rss_mb"] * 1.001
         # 20,000 x 256 embeddings alone are 20.5 MB.
-        assert row["peak_rss_mb"] - row["libraries_mb"] > 20
+        assert 20 < row["peak_rss_mb"] - row["libraries_mb"] < BALLAST_MB
     assert in_torch["libraries_mb"] > found["libraries_mb"] + 50  # torch was not imported there
 
 

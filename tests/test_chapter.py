@@ -1,9 +1,11 @@
 """Opening a chapter: what IPython would hand over is handed over here, by the real IPython."""
 
+import numpy as np
+import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from headcount import chapter
+from headcount import chapter, claims, models, plots, records, stats
 from headcount.errors import InputError
 
 CELLS = [
@@ -97,3 +99,78 @@ def test_a_data_folder_may_come_from_the_environment(shell, tmp_path, monkeypatc
     run = begin(shell)
     assert run.data_dir == tmp_path
     assert run.parameters["data_dir"] is None  # so no record and no notebook names it
+
+
+# --- what a chapter leaves ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(shell, tmp_path):
+    """A function that opens a chapter after chapter 1 has settled the facts."""
+
+    def open_run(injected=None, **facts):
+        common = {"model": "minilm", "protocol": "folds", "max_length": 128}
+        common |= {"model_revision": None, "model_commit": None}
+        common |= {"corpus": "synthetic", "mean_tokens": 20.0, "teacher_saw_test": False}
+        path = tmp_path / "artifacts" / "data" / "facts.json"
+        records.write_json(path, common | {"data_sha256": "d"} | facts)
+        return begin(shell, injected)
+
+    return open_run
+
+
+def score(run, variant, **arguments):
+    frame = pd.DataFrame({"id": list("abc"), "group": range(3), "source": "s", "label": range(3)})
+    return run.score(variant, np.eye(3), frame, **arguments)
+
+
+def test_a_chapter_run_again_leaves_nothing_of_the_time_before(settled, tmp_path):
+    first = settled("epochs = 5")
+    for variant in ("teacher", "teacher-continued-5"):
+        score(first, variant)
+    first.finish()
+    other = settled("fold = 1")
+    score(other, "teacher-continued-5")
+    other.finish()
+    again = settled("fold = 0")
+    score(again, "teacher")
+    again.finish()
+    left = {record.stem for record in records.read(tmp_path / "work")}
+    assert left == {"teacher.fold0.seed0", "teacher-continued-5.fold1.seed0"}
+    assert {path.stem for path in (tmp_path / "work" / "predictions").iterdir()} == left
+
+
+def test_weights_that_are_not_those_of_the_record_are_refused(settled, tiny, word_pieces):
+    run = settled()
+    word_pieces.save_pretrained(run.artifacts / "data" / "tokenizer")
+    model = tiny()
+    score(run, "teacher", model=model, folder=run.save("teacher", model))
+    assert models.weights_sha256(run.load("teacher")) == models.weights_sha256(model)
+    later = settled("seed = 1")
+    assert models.weights_sha256(later.load("teacher")) == models.weights_sha256(model)
+    run.save("teacher", tiny(seed=1))
+    with pytest.raises(InputError, match="other weights than its record"):
+        run.load("teacher")
+
+
+def test_what_ran_elsewhere_than_in_torch_ran_on_the_cpu(settled, monkeypatch):
+    monkeypatch.setattr(chapter, "device_name", lambda device: "a card")
+    run = settled()
+    assert score(run, "teacher").device == "a card"
+    assert score(run, "teacher-int8", runtime="onnxruntime").device == "cpu"
+
+
+def test_caveats_stand_at_the_top_of_a_chapter_and_under_its_figures(settled, capsys, tmp_path):
+    run = settled(teacher_saw_test=True)
+    top = capsys.readouterr().out
+    assert "synthetic" in top
+    assert "may have seen the test" in top
+    one = {"variant": "teacher", "macro_f1": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    figure = plots.scores(pd.DataFrame([one]), title="Scores")
+    run.figure(figure, "scores", "One score")
+    assert figure.get_supxlabel() == "synthetic corpus"
+    result = stats.Difference(0.02, 0.01, 0.03, p=0.01, n=100, groups=90)
+    assert run.verdict("C1", result) == f"{claims.SAW_TEST} (synthetic corpus)"
+    real = settled(corpus="phrasebank-fiqa")
+    assert "synthetic" not in capsys.readouterr().out
+    assert real.verdict("C1", result) == "supported"

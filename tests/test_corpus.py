@@ -8,13 +8,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
 
-from headcount import corpus
+from headcount import corpus, models
 from headcount.data import group_near_duplicates
 from headcount.errors import InputError
 
@@ -225,10 +222,6 @@ def test_test_parts_bring_new_words(agreed, folds):
 def test_bag_of_words_stays_low(agreed, folds):
     """Well above the majority class, well under what a pretrained encoder reaches."""
     texts, labels, _ = agreed
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
-        LogisticRegression(C=10, max_iter=300),
-    )
-    guesses = cross_val_predict(model, texts, labels, cv=folds)
+    guesses = cross_val_predict(models.bag_of_words(), texts, labels, cv=folds)
     majority = f1_score(labels, np.full(len(labels), "neutral"), average="macro", zero_division=0)
     assert majority + 0.2 < f1_score(labels, guesses, average="macro") < 0.75

@@ -33,9 +33,9 @@ def write(folder, variant, fold=0, seed=0, right=0.8, **fields):
     probabilities = frame[records.PROBABILITIES].to_numpy()
     record = records.Record(
         study="t", chapter="02_teacher", variant=variant, fold=fold, seed=seed, split="test",
-        n=len(frame), device="cpu", precision="fp32", runtime="torch", teacher_saw_test=False,
-        provenance=PROVENANCE, **records.scores(frame["label"].to_numpy(), probabilities),
-        **({"baseline": None} | fields),
+        n=len(frame), precision="fp32", runtime="torch", teacher_saw_test=False,
+        **records.scores(frame["label"].to_numpy(), probabilities),
+        **({"baseline": None, "device": "cpu", "provenance": PROVENANCE} | fields),
     )  # fmt: skip
     records.write(folder, record, frame)
     return record
@@ -147,12 +147,14 @@ def test_the_table_has_the_designs_columns_and_the_rulers_readings(tmp_path):
     reading |= {"variant": "teacher", "runtime": "torch", "cpu": "x", "cpu_flags": []}
     reading |= dict.fromkeys(["warmup", "timed", "timed128", "threads"], 1)
     reading["weights_sha256"] = None
-    records.write_measure(tmp_path, records.Measure(**reading))
+    records.write_measures(tmp_path, [records.Measure(**reading)])
     table = records.table(tmp_path).set_index("fold")
     assert table.loc[0, "latency_ms_p50"] == 1.0
     assert pd.isna(table.loc[1, "latency_ms_p50"])
     assert table.loc[0, "params"] == 7
     assert list(records.table(tmp_path)) == records.RESULTS_COLUMNS
+    records.write_measures(tmp_path, [])
+    assert records.measures(tmp_path).empty
 
 
 def test_missing_predictions_are_told(tmp_path):
@@ -162,3 +164,21 @@ def test_missing_predictions_are_told(tmp_path):
     (tmp_path / "predictions" / "teacher.fold0.seed0.csv").unlink()
     with pytest.raises(InputError, match="run chapter 02_teacher again"):
         records.predictions(tmp_path, "teacher")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"provenance": PROVENANCE.model_copy(update={"data_sha256": "e"})}, "sentences: d, e"),
+        (
+            {"provenance": PROVENANCE.model_copy(update={"config": {"model": "x"}})},
+            "model: None, x",
+        ),
+        ({"device": "a card"}, "device: a card, cpu"),
+    ],
+)
+def test_records_of_unlike_studies_are_not_pooled(tmp_path, changed, told):
+    write(tmp_path, "teacher", 0)
+    write(tmp_path, "teacher", 1, **changed)
+    with pytest.raises(InputError, match=told):
+        records.pool(tmp_path, draws=10)

@@ -275,9 +275,34 @@ def test_another_fold_is_added(finished, monkeypatch):
 
 def test_folds_of_different_parameters_are_not_mixed(finished, monkeypatch):
     before = (finished / "work/tiny/parameters/05_pruning.yaml").read_text()
-    with pytest.raises(InputError, match="05_pruning of fold 1 was run with other parameters"):
+    with pytest.raises(InputError, match="fold 1 was run with other parameters of 05_pruning"):
         write_plan(finished, monkeypatch, folds=[0], given={"epochs": "9"})
     assert (finished / "work/tiny/parameters/05_pruning.yaml").read_text() == before
+
+
+def test_folds_of_different_data_are_not_mixed(repository, monkeypatch):
+    """Chapter 1 runs once, on fold 0, but what it makes is in every fold."""
+    write_plan(repository, monkeypatch)
+    for name in ("fold0/01_data", "fold0/02_teacher", "fold1/02_teacher", "fold0/07_benchmark"):
+        path = repository / "artifacts" / "tiny" / f"{name}.done"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(InputError, match="fold 1 was run with other parameters of 01_data"):
+        write_plan(repository, monkeypatch, folds=[0], given={"n_folds": "4"})
+    assert "n_folds" not in (repository / "work/tiny/parameters/01_data.yaml").read_text()
+    write_plan(repository, monkeypatch, folds=[0, 1], given={"n_folds": "4"})
+
+
+def test_chapters_that_only_read_the_folds_may_change_alone(repository, monkeypatch):
+    monkeypatch.setitem(OWN, "07_benchmark", "timed = 500")
+    chapter(repository, "07_benchmark")
+    write_plan(repository, monkeypatch)
+    for name in ("fold0/07_benchmark", "fold1/02_teacher"):
+        path = repository / "artifacts" / "tiny" / f"{name}.done"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write_plan(repository, monkeypatch, folds=[0], given={"timed": "20"})
+    assert "timed: 20" in (repository / "work/tiny/parameters/07_benchmark.yaml").read_text()
 
 
 def test_failure_is_told_and_mended(finished):
@@ -410,6 +435,34 @@ def test_parameters_for_use_by_hand(repository, monkeypatch, capsys):
         "seed": 1,
         "epochs": 4,
     }
+
+
+def test_a_data_folder_given_by_hand_is_among_the_parameters(repository, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("HEADCOUNT_DATA", "notebooks")
+    arguments = ["parameters", "--profile", "tiny", "--chapter", "01_data"]
+    main(arguments)
+    assert "data_dir" not in yaml.safe_load(capsys.readouterr().out)
+    main([*arguments, "--data", "notebooks/profiles"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["data_dir"], shown["seed"]) == ("notebooks/profiles", 1)
+    plan = plans.make("tiny", data="notebooks/profiles")
+    assert "data_dir" not in plan.text("01_data")  # a run's notebooks name no folder of a machine
+
+
+def test_the_environments_data_folder_stands_for_one_that_is_not_given(
+    repository, monkeypatch, capsys
+):
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("HEADCOUNT_DATA", "notebooks")
+    plan = plans.make("tiny")
+    assert plan.data == "notebooks"
+    assert plan.values["01_data"]["data_dir"] == "notebooks"  # what the check before a run reads
+    assert plans.make("tiny", data="notebooks/profiles").data == "notebooks/profiles"
+    monkeypatch.setenv("HEADCOUNT_DATA", "nowhere")
+    refused(capsys, [], "HEADCOUNT_DATA nowhere: there is no such folder")
+    monkeypatch.setenv("HEADCOUNT_DATA", "")
+    assert plans.make("tiny").data is None
 
 
 def test_scientific_notation_is_a_number(repository, monkeypatch):

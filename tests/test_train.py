@@ -239,5 +239,26 @@ def test_training_in_bf16_leaves_a_model_that_computes_in_fp32(
     assert not train.predict(copied, validation, word_pieces).any()
 
 
-def test_precision_without_a_gpu_follows_the_processor():
-    assert train.precision("cpu") in ("bf16", "fp32")
+@pytest.mark.parametrize(
+    ("system", "flags", "expected"),
+    [
+        ("Linux", "fma avx2 avx512_bf16 avx512_vnni", "bf16"),
+        ("Linux", "fma avx2 amx_bf16 amx_tile", "bf16"),
+        ("Linux", "fma avx2 avx512f avx512_vnni", "fp32"),
+        ("Darwin", "avx512_bf16", "fp32"),  # there is no /proc/cpuinfo
+    ],
+)
+def test_precision_without_a_gpu_follows_the_processor(monkeypatch, system, flags, expected):
+    files = {"/proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\n"}
+    monkeypatch.setattr(train.platform, "system", lambda: system)
+    monkeypatch.setattr(train.Path, "read_text", lambda path, encoding: files[str(path)])
+    assert train.precision("cpu") == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_precision_on_a_gpu_is_bf16_only_where_it_is_native(monkeypatch, native, expected):
+    def is_bf16_supported(including_emulation=True):
+        return including_emulation or native
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    assert train.precision("cuda") == expected

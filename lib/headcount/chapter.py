@@ -28,7 +28,7 @@ import torch
 import transformers
 from IPython.display import Image, display
 
-from headcount import bench, data, distill, models, plots, records, stats, train
+from headcount import bench, claims, data, distill, export, models, plots, records, stats, train
 from headcount.errors import InputError
 from headcount.parameters import (
     DATA_VARIABLE,
@@ -60,11 +60,33 @@ class Run:
     device: str
     precision: str
     _files: list[Path] = field(default_factory=list)
+    _scored: set[str] = field(default_factory=set)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What chapter 1 settled for the whole study (see :func:`headcount.data.save`)."""
         return data.load_facts(self.artifacts / "data")
+
+    @property
+    def caveats(self) -> list[str]:
+        """What has to be said wherever this study's numbers stand."""
+        told = {
+            "The sentences are synthetic: a grammar made them.": self.mark,
+            "The pretrained teacher may have seen the test sentences: its scores are no verdict on "
+            "anything.": self._settled.get("teacher_saw_test"),
+        }
+        return [caveat for caveat, holds in told.items() if holds]
+
+    @property
+    def mark(self) -> str:
+        """What titles and verdicts about synthetic sentences end with; else nothing."""
+        corpus = self.parameters.get("corpus", self._settled.get("corpus"))  # chapter 1 chooses it
+        return " (synthetic corpus)" if corpus == "synthetic" else ""
+
+    @cached_property
+    def _settled(self) -> dict[str, Any]:
+        """The facts; empty where a report is made of records alone."""
+        return data.load_facts(self.artifacts / "data", missing_ok=True)
 
     def sentences(self) -> pd.DataFrame:
         """All labelled sentences with their groups and folds, as chapter 1 left them."""
@@ -88,9 +110,10 @@ class Run:
             frame["text"], frame["label"], self.tokenizer(), self.facts["max_length"]
         )
 
-    def model_folder(self, variant: str) -> Path:
-        """Where the model of ``variant`` of this fold (and seed, if not the study's) is kept."""
-        name = variant if self.seed == 0 else f"{variant}.seed{self.seed}"
+    def model_folder(self, variant: str, *, seed: int | None = None) -> Path:
+        """Where the model of ``variant`` of this fold and seed (this run's by default) is kept."""
+        seed = self.seed if seed is None else seed
+        name = variant if seed == 0 else f"{variant}.seed{seed}"
         return self.artifacts / f"fold{self.fold}" / name
 
     def training_folder(self, variant: str) -> Path:
@@ -98,8 +121,19 @@ class Run:
         return self.artifacts / f"fold{self.fold}" / "training" / self.model_folder(variant).name
 
     def load(self, variant: str) -> transformers.PreTrainedModel:
-        """Load the saved model of ``variant`` of this fold onto this run's device."""
-        model, _ = models.load(self.model_folder(variant))
+        """Load the model of ``variant`` of this fold, of this run's seed or else of seed 0.
+
+        Raises:
+            InputError: there is none, or its weights are not those that its record names.
+        """
+        record = self.record(variant)
+        folder = self.model_folder(variant, seed=record.seed)
+        model, _ = models.load(folder)
+        if models.weights_sha256(model) != record.weights_sha256:
+            raise InputError(
+                f"{folder} holds other weights than its record in {self.work} names: run chapter "
+                f"{record.chapter} of fold {self.fold} again"
+            )
         return model.to(self.device)
 
     def save(self, variant: str, model: transformers.PreTrainedModel) -> Path:
@@ -107,6 +141,25 @@ class Run:
         folder = self.model_folder(variant)
         models.save(model, self.tokenizer(), folder)
         return folder
+
+    def deploy(
+        self,
+        variant: str,
+        model: transformers.PreTrainedModel,
+        *,
+        int8: bool,
+        onnx_file: Path | None = None,
+    ) -> Path:
+        """Write a model as a folder that runs without torch: see `export.deployable`."""
+        return export.deployable(
+            self.model_folder(variant),
+            model.cpu(),
+            self.tokenizer(),
+            int8=int8,
+            name=variant,
+            max_length=self.facts["max_length"],
+            onnx_file=onnx_file,
+        )
 
     def fit(
         self,
@@ -195,7 +248,7 @@ class Run:
             size_mb=size_mb,
             train_seconds=None if fitted is None else fitted.seconds,
             steps=None if fitted is None else fitted.steps,
-            device=device_name(self.device),
+            device=device_name(self.device) if runtime == "torch" else "cpu",
             precision=precision,
             runtime=runtime,
             teacher_saw_test=self.facts["teacher_saw_test"],
@@ -207,6 +260,7 @@ class Run:
             **dict(zip(records.PROBABILITIES, probabilities.T, strict=True))
         )
         records.write(self.work, record, predictions)
+        self._scored.add(record.stem)
         log.info("fold %d %s: %s macro-F1 %.4f", self.fold, variant, split, record.macro_f1)
         return record
 
@@ -248,9 +302,39 @@ class Run:
         """
         return records.contrast(self.work, variant, baseline, fold=self.fold)
 
+    def verdict(self, claim: str, difference: stats.Difference) -> str:
+        """The verdict on a claim, by its id, on this fold alone."""
+        saw_test = self.facts["teacher_saw_test"]
+        return claims.verdict(claims.BY_ID[claim], difference, saw_test=saw_test) + self.mark
+
+    def describe(self, variant: str, logits: np.ndarray, record: records.Record) -> None:
+        """Write into the README of ``variant``'s deployable folder what is known of its model.
+
+        Args:
+            logits: its own, (n, 3), of this fold's test part.
+            record: of the FP32 model that it was made from.
+        """
+        test = self.split().test
+        labels, guesses = test["label"].to_numpy(), logits.argmax(1)
+        low, high = stats.bootstrap_macro_f1(labels, guesses, test["group"].to_numpy())
+        score = f"{stats.macro_f1(labels, guesses):.3f} (95 % interval {low:.3f} to {high:.3f})"
+        before = records.predictions(self.work, record.variant, fold=self.fold)
+        before = before[before["seed"] == record.seed].set_index("id").loc[test["id"]]
+        same = (before[records.PROBABILITIES].to_numpy().argmax(1) == guesses).mean()
+        facts = {
+            "pretrained model": self.facts["model"],
+            "sentences": self.facts["corpus"],
+            "macro-F1 on test sentences": score,
+            "test sentences": f"{len(test):,}, fold {self.fold}, none of them trained on here",
+            "same label as the FP32 model in torch": f"{same:.1%}",
+        }
+        if self.caveats:
+            facts["note"] = " ".join(self.caveats)
+        export.describe(self.model_folder(variant), facts)
+
     def _study_settings(self) -> dict[str, Any]:
         """What chapter 1 settled that a record has to name."""
-        names = ("model", "model_revision", "corpus", "protocol")
+        names = ("model", "model_revision", "model_commit", "corpus", "protocol")
         return {name: self.facts[name] for name in names} | {"training_precision": self.precision}
 
     def provenance(self, config: dict[str, Any] | None = None) -> records.Provenance:
@@ -271,7 +355,13 @@ class Run:
         )
 
     def figure(self, figure: Any, name: str, alt: str, data: pd.DataFrame | None = None) -> None:
-        """Show a matplotlib figure and keep it as PNG, with what it plots beside it as CSV."""
+        """Show a matplotlib figure and keep it as PNG, with what it plots beside it as CSV.
+
+        Figures about synthetic sentences say so, if their text does not say it already.
+        """
+        if self.mark and "synthetic" not in alt:
+            alt += self.mark
+            plots.annotate(figure, self.mark.strip(" ()"))
         path = self.work / "figures" / f"fold{self.fold}" / f"{self.chapter}-{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         plots.save(figure, path)
@@ -290,12 +380,15 @@ class Run:
         return path
 
     def finish(self) -> None:
-        """Say which files the chapter left, and mark it as finished."""
-        written = [
-            f"records/{record.stem}.json"
-            for record in records.read(self.work, fold=self.fold)
-            if record.chapter == self.chapter
-        ]
+        """Say which files the chapter left, and mark it as finished.
+
+        What an earlier run of this chapter, fold and seed had recorded and this one has not, with
+        other parameters for instance, is removed: it would be pooled with what it does not fit.
+        """
+        for record in records.read(self.work, fold=self.fold, seed=self.seed):
+            if record.chapter == self.chapter and record.stem not in self._scored:
+                records.remove(self.work, record)
+        written = [f"records/{stem}.json" for stem in sorted(self._scored)]
         written += [path.relative_to(self.work).as_posix() for path in self._files]
         print(f"{len(written)} files in {self.work}:")
         print("\n".join(f"  {name}" for name in dict.fromkeys(written)))
@@ -349,6 +442,8 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
     )
     print(f"{device_name(device)}, {run.threads} threads, training precision {run.precision}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    for caveat in run.caveats:
+        print(caveat)
     return run
 
 

@@ -16,6 +16,7 @@ from headcount import records, stats
 
 NOT_RUN = "not yet run"
 SAW_TEST = "no verdict: the teacher saw the test"
+UNEQUAL = "no verdict: trained for unequal steps"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Claim:
         margin, claim_effect: fractions of macro-F1, not points. The effect is what was claimed.
         side: of the margin, on which the claim says that the difference lies.
         seeds: how many the contrast needs.
+        equal_steps: whether both variants must have been trained equally long.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Claim:
     side: str = "above"
     claim_effect: float | None = None
     seeds: int = 1
+    equal_steps: bool = False
 
 
 CLAIMS = (
@@ -45,6 +48,7 @@ CLAIMS = (
         ("heads-entropy-50", "teacher-continued-15"),
         claim_effect=0.009,
         seeds=3,
+        equal_steps=True,
     ),
     Claim("C2", "Entropy finds the heads that matter less"),
     Claim("C3", "Pruning regularises"),
@@ -56,7 +60,12 @@ CLAIMS = (
         ("student-kd", "student-intermediate-tuned"),
         claim_effect=0.03,
     ),
-    Claim("C7", "Soft labels teach more than hard ones", ("student-kd-init", "student-hard-init")),
+    Claim(
+        "C7",
+        "Soft labels teach more than hard ones",
+        ("student-kd-init", "student-hard-init"),
+        equal_steps=True,
+    ),
     Claim("C8", "T squared is not optional"),
     Claim("C9", "The layer map matters"),
     Claim("C10", "Post-training INT8 is nearly free", ("teacher-int8", "teacher"), margin=-0.005),
@@ -70,11 +79,20 @@ CLAIMS = (
         "30 % of the heads, chosen at random, go without noticeable loss",
         ("heads-random-30", "teacher-continued-9"),
         margin=-0.005,
+        equal_steps=True,
     ),
     Claim("C16", "Attention metrics beat random and magnitude up to 50 %"),
     Claim("C17", "The specialised heads go last"),
     Claim("C18", "The verdicts hold out of domain"),
 )
+BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+def verdict(claim: Claim, difference: stats.Difference, *, saw_test: bool) -> str:
+    """`supported`, `refuted` or `undecided`, unless the teacher saw the test."""
+    if saw_test:
+        return SAW_TEST
+    return stats.verdict(difference, claim.margin, side=claim.side, claim_effect=claim.claim_effect)
 
 
 def judge(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -113,9 +131,9 @@ def _settle(
     pairs = records.paired(folder, *claim.contrast)
     discordant = stats.mcnemar(pairs["label"], pairs["guess"], pairs["baseline_guess"])
     both = results[results["variant"].isin(claim.contrast)]
-    verdict = stats.verdict(
-        difference, claim.margin, side=claim.side, claim_effect=claim.claim_effect
-    )
+    outcome = verdict(claim, difference, saw_test=both["teacher_saw_test"].any())
+    if claim.equal_steps and both.groupby("variant")["steps"].mean().nunique() > 1:
+        outcome = UNEQUAL
     return {
         "seeds": int(results.query("variant == @claim.contrast[0]")["seed"].nunique()),
         "n": difference.n,
@@ -127,7 +145,7 @@ def _settle(
         "only_variant": discordant.only_first,
         "only_baseline": discordant.only_second,
         "p_mcnemar": discordant.p,
-        "verdict": SAW_TEST if both["teacher_saw_test"].any() else verdict,
+        "verdict": outcome,
     }
 
 

@@ -470,9 +470,11 @@ def load(folder: Path, name: str = "sentences") -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def load_facts(folder: Path) -> dict[str, Any]:
-    """The facts that :func:`save` kept."""
+def load_facts(folder: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """The facts that :func:`save` kept; empty if there are none and they may be missing."""
     path = folder / "facts.json"
+    if missing_ok and not path.exists():
+        return {}
     if not path.exists():
         raise InputError(f"{path} is missing: run chapter 01_data of this profile first")
     return json.loads(path.read_text(encoding="utf-8"))

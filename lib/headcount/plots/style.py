@@ -67,6 +67,12 @@ def save(figure: Figure, path: Path | str) -> None:
         figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
 
 
+def annotate(figure: Figure, text: str) -> None:
+    """Write a small line in the figure's lower right corner."""
+    with style():
+        figure.supxlabel(text, x=0.99, ha="right", fontsize=8, color="#555")
+
+
 def family(variant: str) -> str:
     """The family whose colour a variant has, from the words of its name; a key of `COLOURS`."""
     words = variant.split("-")

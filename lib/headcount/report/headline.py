@@ -10,16 +10,19 @@ import pandas as pd
 from headcount import bench, records
 from headcount.errors import InputError
 from headcount.report.study import describe
-from headcount.report.tables import MISSING, TORCH_TEACHER, markdown, points, score
+from headcount.report.tables import MISSING, ONNX_TEACHER, TORCH_TEACHER, markdown, points, score
 
 BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
 # The first of these that is committed is shown: verdicts come from clean teachers and real text.
 STUDIES = ("minilm", "finbert-clean", "offline")
+# Those of them that a study has are shown, each after its baseline.
 HEADLINE = (
-    "tfidf", "teacher", "teacher-int8", "student-kd", "student-kd-init", "student-kd-init-int8",
-    "teacher-continued-9", "teacher-continued-15", "heads-entropy-30", "heads-random-30",
-    "heads-entropy-50", "heads-random-50",
+    "tfidf", "teacher", "teacher-onnx", "teacher-int8",
+    "student-kd", "student-kd-init", "student-kd-init-int8",
+    "heads-entropy-30", "heads-random-30", "heads-entropy-50", "heads-random-50",
 )  # fmt: skip
+# By runtime, the FP32 teacher that ran in it.
+TEACHERS = {"torch": TORCH_TEACHER, "torch.ao": TORCH_TEACHER, "onnxruntime": ONNX_TEACHER}
 CODE = (":/lib", ":/notebooks")
 NOTHING = "No study has been published yet: `make study` makes the first one."
 
@@ -33,11 +36,10 @@ def headline(reports: Path) -> str:
     pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
     shipped = results.query("fold == 0 and split == 'test'").sort_values("seed")
     sizes = shipped.drop_duplicates("variant").set_index("variant")["size_mb"]
-    speed = _speed(records.measures(folder))
+    measures = records.measures(folder)
+    speeds, runtimes = _speeds(measures), measures.set_index("variant")["runtime"]
     rows = []
-    for variant in HEADLINE:
-        if variant not in pooled.index:
-            continue
+    for variant in _with_baselines(pooled["baseline"]):
         line = pooled.loc[variant]
         difference = points(line["diff"], line["diff_low"], line["diff_high"])
         if difference != MISSING:
@@ -49,13 +51,16 @@ def headline(reports: Path) -> str:
                 "macro-F1 [95 %]": score(line["macro_f1"], line["ci_low"], line["ci_high"]),
                 "difference, points [95 %]": difference,
                 "MB": MISSING if pd.isna(size) else f"{size:.1f}",
-                "speed": f"{speed[variant]:.2f} ×" if variant in speed else MISSING,
+                "speed": _times(speeds, TORCH_TEACHER, variant),
+                "same runtime": _times(speeds, TEACHERS.get(runtimes.get(variant)), variant),
             }
         )
     place = f"{reports.name}/{study.name}"
     notes = (
-        "Scores and paired differences are on the pooled test parts; speed is latency at batch 1 "
-        "beside the FP32 teacher in torch, on the machine of the run. "
+        "Scores and paired differences are on the pooled test parts. Speed is median latency at "
+        "batch 1 on the machine of the run: first against the FP32 teacher in torch, so that a "
+        "change of runtime counts as well, then against the FP32 teacher in the row's own runtime "
+        f"(`{ONNX_TEACHER}` in ONNX Runtime), so that only the change of the model counts. "
         f"[Report]({place}/report.md), [all numbers]({place}/results.csv)."
     )
     return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
@@ -109,8 +114,27 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _speed(measures: pd.DataFrame) -> dict[str, float]:
-    if TORCH_TEACHER not in set(measures["variant"]):
-        return {}
-    ratios = bench.ratios(measures, [TORCH_TEACHER]).set_index("variant")
-    return ratios[f"latency_vs_{TORCH_TEACHER}"].to_dict()
+def _with_baselines(baselines: pd.Series) -> list[str]:
+    """The rows to show, of the variants in ``baselines`` (variant: baseline), baselines first."""
+    shown: list[str] = []
+    for variant in HEADLINE:
+        chain = []
+        while variant in baselines.index and variant not in shown + chain:
+            chain.append(variant)
+            variant = baselines[variant]
+        shown += reversed(chain)
+    return shown
+
+
+def _speeds(measures: pd.DataFrame) -> dict[str, pd.Series]:
+    """By FP32 teacher that was measured: how much faster each variant is."""
+    return {
+        teacher: bench.ratios(measures, [teacher]).set_index("variant")[f"latency_vs_{teacher}"]
+        for teacher in (TORCH_TEACHER, ONNX_TEACHER)
+        if teacher in set(measures["variant"])
+    }
+
+
+def _times(speeds: dict[str, pd.Series], teacher: str | None, variant: str) -> str:
+    ratio = speeds[teacher].get(variant) if teacher in speeds else None
+    return MISSING if ratio is None else f"{ratio:.2f} ×"

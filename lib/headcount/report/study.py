@@ -67,15 +67,15 @@ def describe(folder: Path) -> Study:
     """
     found = [record for record in records.read(folder) if record.split == "test"]
     names = sorted({record.study for record in found})
+    records.check_one_study(folder, found)
     if len(names) != 1:
         what = f"records of {len(names)} studies ({', '.join(names)})" if names else "no records"
         raise InputError(f"{folder} holds {what}: name the folder of one study that has run")
     tested = records.predictions(folder, _widest(found))
     sources = sorted(set(tested["source"]), key=[*SOURCES, *set(tested["source"])].index)
-    models = [record.provenance.config.get("model") for record in found]
     return Study(
         name=names[0],
-        model=next((str(model) for model in models if model), names[0]),
+        model=found[0].provenance.config["model"],
         sources=" and ".join(SOURCES.get(source, source) for source in sources),
         synthetic="synthetic" in sources,
         teacher_saw_test=any(record.teacher_saw_test for record in found),

@@ -209,6 +209,29 @@ def costs(results: pd.DataFrame) -> pd.DataFrame:
     return ordered(table.reset_index(), results)
 
 
+def chapters(folder: Path) -> pd.DataFrame:
+    """Wall time and memory of each chapter's last run, as Snakemake measured them.
+
+    Memory is the most that the chapter's processes held at once (resident, seen every 30 s).
+    """
+    runs = [
+        pd.read_csv(path, sep="\t").assign(chapter=path.stem.split(".")[1])
+        for path in sorted((folder / "chapters").glob("*.tsv"))
+    ]
+    if not runs:
+        return pd.DataFrame(columns=["chapter"])
+    table = pd.concat(runs)
+    table["max_rss"] = pd.to_numeric(table["max_rss"], errors="coerce")  # NA where it was too short
+    by_chapter = table.groupby("chapter")
+    return pd.DataFrame(
+        {
+            "folds": by_chapter.size(),
+            "minutes a fold": _text(by_chapter["s"].mean() / 60, "{:.1f}"),
+            "peak memory, GB": _text(by_chapter["max_rss"].max() * 2**20 / 1e9, "{:.1f}"),
+        }
+    ).reset_index()
+
+
 def provenance(study: Study) -> pd.DataFrame:
     """Where the records come from: what differs among them is listed, not averaged."""
 

@@ -8,8 +8,10 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 from headcount.errors import run_command
-from headcount.parameters import known
+from headcount.parameters import DATA_VARIABLE, known
 from headcount.study import plan as plans
 from headcount.study.publish import publish
 
@@ -36,7 +38,10 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = add(name, command, text)
         sub.add_argument("--folds", help="such as 0,1 instead of the profile's")
-        sub.add_argument("--data", help="folder searched for the publishers' files before the Hub")
+        sub.add_argument(
+            "--data",
+            help=f"folder searched for the publishers' files before the Hub (or {DATA_VARIABLE})",
+        )
         sub.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="default: all")
         sub.add_argument(
             "-p",
@@ -82,6 +87,8 @@ def show_parameters(options: argparse.Namespace) -> int:
     plan = make_plan(options)
     known(options.chapter, plan.chapters, "unknown chapter")
     print(plan.text(options.chapter), end="")
+    if options.data is not None:  # by hand there is no runner that sets HEADCOUNT_DATA
+        print(yaml.safe_dump({"data_dir": options.data}, allow_unicode=True), end="")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jupytext
 import yaml
 
 from headcount.errors import InputError
-from headcount.parameters import check_names, check_type, check_writable, known
+from headcount.parameters import DATA_VARIABLE, check_names, check_type, check_writable, known
 from headcount.parameters import literals as assigned
 from headcount.records import write_text
 
@@ -82,6 +83,7 @@ def make(
 
     Args:
         folds: instead of the profile's.
+        data: a folder with the publishers' files; HEADCOUNT_DATA stands for one that is not given.
         given: parameters from the command line, as typed; they beat the profile's.
 
     Raises:
@@ -97,6 +99,9 @@ def make(
     given = {name: yaml.safe_load(text) for name, text in (given or {}).items()}
     check_all(given, declared, "-p: the study")
 
+    source = "--data"
+    if data is None:  # as for the chapters, so that what is checked is what they will read
+        source, data = DATA_VARIABLE, os.environ.get(DATA_VARIABLE) or None
     chapters, values = {}, {}
     for chapter, defaults in declared.items():
         own = parts.get(chapter, {})
@@ -112,7 +117,7 @@ def make(
     if cores < 1:
         raise InputError(f"--cores {cores}: a study needs one core or more")
     if data is not None and not Path(data).is_dir():
-        raise InputError(f"--data {data}: there is no such folder; give the publishers' files'")
+        raise InputError(f"{source} {data}: there is no such folder; give the publishers' files'")
     return Plan(profile, folds, chapters, values, data, cores)
 
 
@@ -219,7 +224,7 @@ def write(plan: Plan) -> None:
 
     Raises:
         InputError: a fold that is not part of this run was made with other parameters: the report
-            would pool what cannot be pooled.
+            would pool what cannot be pooled. Chapter 1 counts for every fold, though it runs once.
     """
     folder = plan.work / "parameters"
     texts = {folder / f"{chapter}.yaml": plan.text(chapter) for chapter in plan.chapters}
@@ -228,16 +233,15 @@ def write(plan: Plan) -> None:
         for path, text in texts.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
+    first = next(iter(plan.chapters))
     for path in changed:
-        left = [
-            done.parent.name.removeprefix("fold")
-            for done in sorted(plan.artifacts.glob(f"fold*/{path.stem}.done"))
-            if int(done.parent.name.removeprefix("fold")) not in plan.folds
-        ]
+        made = plan.artifacts.glob(f"fold*/{'*' if path.stem == first else path.stem}.done")
+        folds = {int(done.parent.name.removeprefix("fold")) for done in made}
+        left = sorted(folds - set(plan.folds))
         if left and path.exists():
             raise InputError(
-                f"{path.stem} of fold {', '.join(left)} was run with other parameters: run these "
-                f"folds too (--folds), or remove {plan.work} and {plan.artifacts}"
+                f"fold {', '.join(map(str, left))} was run with other parameters of {path.stem}: "
+                f"run these folds too (--folds), or remove {plan.work} and {plan.artifacts}"
             )
     for path, text in changed.items():
         write_text(path, text)

@@ -20,6 +20,7 @@ KEPT = (
     "figures/fold*/*",
     "tables/fold*/*.csv",
     "parameters/*.yaml",
+    "chapters/*.tsv",
     "notebooks/fold0/*.ipynb",  # the other folds' differ in their numbers alone
 )
 
