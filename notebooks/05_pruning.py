@@ -51,7 +51,6 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
-from torch.nn.functional import cross_entropy
 
 from headcount import chapter, export, models, plots, prune, records, stats, train
 from headcount.data import LABELS, collate
@@ -358,16 +357,6 @@ Markdown(
 
 
 # %%
-def validate(model):
-    """Loss and macro-F1 on the validation part, named as a training's history names them."""
-    logits, labels = run.predict(model, parts.validation), parts.validation["label"].to_numpy()
-    return {
-        "validation_loss": float(cross_entropy(torch.tensor(logits), torch.tensor(labels))),
-        "validation_macro_f1": stats.macro_f1(labels, logits.argmax(1)),
-    }
-
-
-# %%
 def experiment(arm, score, share):
     """Run one arm; record its models of the reported rounds; return curves and who went when."""
     fits, curves, gone = [], [], []
@@ -377,7 +366,9 @@ def experiment(arm, score, share):
         recipe = train.Recipe(
             recovery_epochs, recovery_learning_rate, batch_size, seed=1000 * run.seed + number
         )
-        curves.append(pd.DataFrame([{"epoch": before} | validate(model)]))
+        curves.append(
+            pd.DataFrame([{"epoch": before} | train.validate(model, tokens, run.tokenizer())])
+        )
         fits.append(run.fit(f"{arm}-round{number}", model, recipe))
         curves.append(fits[-1].history.assign(epoch=lambda row: row["epoch"] + before))
         return fits[-1].model
@@ -465,7 +456,7 @@ Markdown(
 # ## Curves on the validation part
 
 # %%
-origin = {"epoch": 0.0} | validate(teacher)
+origin = {"epoch": 0.0} | train.validate(teacher, tokens, run.tokenizer())
 origins = pd.DataFrame([{"variant": arm} | origin for arm in ARMS])
 shown = ["variant", "epoch", "loss", "validation_loss", "validation_macro_f1"]
 curves = pd.concat([origins, continued, by_entropy, by_lot]).reindex(columns=shown)

@@ -47,6 +47,7 @@ def test_it_learns_and_is_the_same_every_time(tiny, sentences, word_pieces, tmp_
     one = fit(tiny, sentences, word_pieces, tmp_path / "one")
     same = fit(tiny, sentences, word_pieces, tmp_path / "same")
     assert one.weights_sha256 == same.weights_sha256 != models.weights_sha256(tiny())
+    assert one.model.config.use_cache is tiny().config.use_cache  # Trainer would change it
     assert one.steps == 15
     assert one.history["validation_macro_f1"].notna().sum() == 3
     longer = train.Recipe(epochs=20, learning_rate=3e-3, batch_size=8)

@@ -208,7 +208,7 @@ class _Epochs(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         row = {"epoch_seconds": time.perf_counter() - self.started}
         if self.validation is not None:
-            row |= _validate(model, self.validation, self.tokenizer)
+            row |= validate(model, self.validation, self.tokenizer)
             model.train()
         # What was summed is told here, so that a resumed training's curve is the same.
         self.trainer.log(row | self.trainer.take_terms())
@@ -231,9 +231,10 @@ class _Epochs(TrainerCallback):
         records.write_text(checkpoint / WHOLE, "")
 
 
-def _validate(
+def validate(
     model: PreTrainedModel, data: Tokenized, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, float]:
+    """``validation_loss`` (cross-entropy) and ``validation_macro_f1`` on ``data``."""
     logits = predict(model, data, tokenizer)
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(data.labels))
     return {
@@ -285,7 +286,8 @@ def fit(
 
     May be killed at any moment and called again: a finished training is loaded from ``folder``, an
     interrupted one goes on from the last whole epoch, and either way the weights are those of an
-    undisturbed run. Work kept by a training that differed in anything is dropped.
+    undisturbed run (on a GPU, up to kernels that add in no fixed order). Work kept by a training
+    that differed in anything is dropped.
 
     Args:
         data: the training part.
@@ -361,6 +363,7 @@ def _train(
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
+        use_cache=getattr(model.config, "use_cache", False),  # else the model's config is changed
         remove_unused_columns=False,
     )
     callback = _Epochs(validation, tokenizer)
