@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -192,9 +192,11 @@ def has_head(name: str, revision: str | None = None) -> bool:
 
 def published_commit(name: str, revision: str | None = None) -> str | None:
     """The commit on the Hub that ``revision`` stands for; None for what is not from the Hub."""
-    if name == "tiny":
+    if name == "tiny" or isinstance(source := resolve(name), Path):
         return None
-    return getattr(_from_pretrained(AutoConfig, name, revision), "_commit_hash", None)
+    _from_pretrained(AutoConfig, name, revision)
+    cached = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None  # snapshots/{commit}/
 
 
 def saw_phrasebank(name: str, revision: str | None = None) -> bool:

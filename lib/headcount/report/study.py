@@ -71,11 +71,13 @@ def describe(folder: Path) -> Study:
     if len(names) != 1:
         what = f"records of {len(names)} studies ({', '.join(names)})" if names else "no records"
         raise InputError(f"{folder} holds {what}: name the folder of one study that has run")
+    if not (model := found[0].provenance.config.get("model")):
+        raise InputError(f"{folder} holds records that do not name their teacher: run it again")
     tested = records.predictions(folder, _widest(found))
     sources = sorted(set(tested["source"]), key=[*SOURCES, *set(tested["source"])].index)
     return Study(
         name=names[0],
-        model=found[0].provenance.config["model"],
+        model=model,
         sources=" and ".join(SOURCES.get(source, source) for source in sources),
         synthetic="synthetic" in sources,
         teacher_saw_test=any(record.teacher_saw_test for record in found),
