@@ -174,7 +174,7 @@ class Run:
         The validation part is scored after each epoch, for the curves; it chooses nothing.
         """
         parts = self.split()
-        return train.fit(
+        fitted = train.fit(
             model,
             self.tokenize(parts.train),
             recipe,
@@ -184,6 +184,9 @@ class Run:
             validation=self.tokenize(parts.validation),
             name=f"fold {self.fold} {variant}",
         )
+        # A training that is only loaded leaves the configuration that one that ran leaves.
+        fitted.model.config.use_cache = False
+        return fitted
 
     def predict(self, model: transformers.PreTrainedModel, frame: pd.DataFrame) -> np.ndarray:
         """Logits (n, 3) of ``frame``'s sentences, in its order."""
