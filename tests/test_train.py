@@ -240,6 +240,19 @@ def test_training_in_bf16_leaves_a_model_that_computes_in_fp32(
     assert not train.predict(copied, validation, word_pieces).any()
 
 
+def test_rounds_in_bf16_end_the_same_when_the_first_is_only_loaded(
+    tiny, sentences, word_pieces, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "precision", lambda device: "bf16")
+    ends = []
+    for second in ("second", "after loading"):
+        model, tokens = tiny(), sentences()
+        for name in ("first", second):
+            fitted = train.fit(model, tokens, RECIPE, tmp_path / name, tokenizer=word_pieces)
+        ends.append(fitted.weights_sha256)
+    assert ends[0] == ends[1]
+
+
 @pytest.mark.parametrize(
     ("system", "flags", "expected"),
     [

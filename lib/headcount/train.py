@@ -379,7 +379,8 @@ def _train(
     trainer.remove_callback(transformers.PrinterCallback)
     callback.trainer = trainer
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    for left in ("forward", "_original_forward"):  # accelerate's autocast; see full_precision
+    # Accelerate's autocast (see full_precision), and the mark that would keep it off a later round.
+    for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
         model.__dict__.pop(left, None)
     rows = [row for row in trainer.state.log_history if "train_runtime" not in row]
     return {"history": rows, "steps": trainer.state.global_step}
