@@ -47,7 +47,7 @@ import scipy.special
 import torch
 from IPython.display import Markdown
 
-from headcount import bench, chapter, export, models, plots, prune, quantize
+from headcount import bench, chapter, claims, export, models, plots, prune, quantize
 from headcount.data import LABELS
 
 # %% tags=["parameters"]
@@ -160,8 +160,8 @@ errors.describe().loc[["min", "50%", "max"]].style.format("{:.2%}")
 # %% [markdown]
 # ## The library says the same
 #
-# `run.deploy` writes the FP32 model as ONNX, and has ONNX Runtime round it where asked. First
-# the control: torch and ONNX Runtime must agree before anything is rounded.
+# `run.deploy` writes the FP32 model as ONNX, and has ONNX Runtime round it where asked. First the
+# control: torch and ONNX Runtime must agree before anything is rounded.
 
 # %%
 onnx_folder = run.deploy("teacher-onnx", teacher, int8=False)
@@ -354,10 +354,10 @@ run.table(outcome, "outcome")
 outcome.round(3)
 
 # %%
-contrasts = []
+found, contrasts = {}, []
 for variant in [*(f"{name}-int8" for name in variants), "teacher-torch-int8"]:
     against = run.record(variant).baseline
-    d = run.contrast(variant, against)
+    found[variant] = d = run.contrast(variant, against)
     contrasts.append(
         {
             "variant": variant,
@@ -366,7 +366,7 @@ for variant in [*(f"{name}-int8" for name in variants), "teacher-torch-int8"]:
             "diff_low": d.low,
             "diff_high": d.high,
             "p": d.p,
-            "margin": -0.005,
+            "margin": claims.BY_ID["C10"].margin,
         }
     )
 contrasts = pd.DataFrame(contrasts)
@@ -441,7 +441,7 @@ for text, logits in zip(sentences, int8.logits(sentences), strict=True):
 
 # %%
 first, result = contrasts.iloc[0], outcome.iloc[0]
-verdict = run.verdict("C10", run.contrast("teacher-int8", "teacher"))
+verdict = run.verdict("C10", found["teacher-int8"])
 
 # %%
 Markdown(
@@ -455,8 +455,8 @@ Markdown(
 
 # %% [markdown]
 # Do not round where a result must be the same on every machine and in every batch: FP32 is so but
-# for the last digits, INT8 only where kernel and batching are fixed. And do not expect speed from the size alone;
-# whether one byte a weight is also faster is for the ruler of chapter 7 to say.
+# for the last digits, INT8 only where kernel and batching are fixed. And do not expect speed from
+# the size alone; whether one byte a weight is also faster is for the ruler of chapter 7 to say.
 #
 # **Next:** all these models still have every attention head. Chapter 5 asks which of them matter.
 

@@ -28,8 +28,8 @@
 # %% [markdown]
 # ## What is expected
 #
-# * The seed study reports validation macro-F1 rising from 0.8876 to 0.8966 as heads go, +0.9 points at 50 %
-#   (FinCompress, commit 442af31). Its pruned models had 9 and 15 epochs of further fine-tuning;
+# * The seed study reports validation macro-F1 rising from 0.8876 to 0.8966 as heads go, +0.9
+#   points at 50 % (FinCompress, commit 442af31). Its pruned models had 9 and 15 epochs of further fine-tuning;
 #   the teacher they were compared with had none.
 # * Michel et al. (2019) remove 20 to 40 % of the heads of BERT and of a translation model with
 #   little loss, choosing by gradient and without retraining.
@@ -172,8 +172,8 @@ def slow_importance(rows):
 # a key and as a query. On one sentence the two must agree.
 
 # %%
-short = run.tokenize(parts.validation).lengths <= 24  # so that its words can be read
-sentence = parts.validation["text"][short].iloc[0]
+tokens = run.tokenize(parts.validation)
+sentence = parts.validation["text"][tokens.lengths <= 24].iloc[0]  # so that its words can be read
 encoded = run.tokenizer()(sentence, return_tensors="pt").to(run.device)
 teacher.set_attn_implementation("eager")
 with torch.no_grad():
@@ -218,7 +218,7 @@ run.figure(
 # ## The idea, real: every head, on the validation part
 
 # %%
-tokens, pad = run.tokenize(parts.validation), run.tokenizer().pad_token_id
+pad = run.tokenizer().pad_token_id
 order = train.LikeLengthBatches(tokens.lengths, batch_size, seed=0)
 batches = [collate([tokens[i] for i in rows], pad) for rows in order]
 entropy = partial(SCORES["entropy"], batches=batches)

@@ -45,7 +45,6 @@ class Hub:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
-        self.endpoint = ""
 
     def add(self, name: str, files: dict[str, bytes]) -> None:
         """Publish a repository, such as ``datasets/owner/name``."""
@@ -81,9 +80,8 @@ class Hub:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        self.endpoint = f"http://127.0.0.1:{server.server_port}"
         try:
-            yield self.endpoint
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             server.server_close()

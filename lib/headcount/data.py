@@ -473,11 +473,11 @@ def load(folder: Path, name: str = "sentences") -> pd.DataFrame:
 def load_facts(folder: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     """The facts that :func:`save` kept; empty if there are none and they may be missing."""
     path = folder / "facts.json"
-    if missing_ok and not path.exists():
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if missing_ok:
         return {}
-    if not path.exists():
-        raise InputError(f"{path} is missing: run chapter 01_data of this profile first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    raise InputError(f"{path} is missing: run chapter 01_data of this profile first")
 
 
 def check(parameters: dict[str, Any]) -> None:

@@ -414,10 +414,10 @@ def predict(
     model.eval()
     order = np.argsort(data.lengths, kind="stable")
     logits = np.empty((len(data), model.config.num_labels), dtype=np.float32)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = collate([data[int(i)] for i in rows], tokenizer.pad_token_id)
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        with full_precision(model):
+    with full_precision(model):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = collate([data[int(i)] for i in rows], tokenizer.pad_token_id)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
             logits[rows] = distill.student_logits(model, batch).cpu().numpy()
     return logits
