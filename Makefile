@@ -47,9 +47,11 @@ test: $(READY) ## Run the tests (those on real data only with DATA)
 check: $(READY) ## Lint, check the format, and that what is generated is up to date
 	$(PYTHON) -m ruff check $(SOURCES)
 	$(PYTHON) -m ruff format --check $(SOURCES)
+	$(PYTHON) -m headcount.colab check
 	$(PYTHON) -m headcount.report check
 
-report: $(READY) ## Write the committed reports' pages and the README's headline table again
+report: $(READY) ## Write the committed reports' pages, the README's headline and Colab's cells again
+	$(PYTHON) -m headcount.colab write
 	$(PYTHON) -m headcount.report pages
 	$(PYTHON) -m headcount.report headline
 

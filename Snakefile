@@ -55,6 +55,12 @@ rule all:
         f"{ARTIFACTS}/published",
 
 
+# What one chapter reads, for a reader who opens it by itself (`--config before=05_pruning`).
+rule inputs:
+    input:
+        outputs(job for k in FOLDS for job in upstream_jobs(config["before"], k)) if "before" in config else [],
+
+
 rule publish:
     input:
         outputs(jobs(CHAPTERS)),

@@ -27,6 +27,9 @@
 # | writes | the labelled sentences with groups and folds, the tokenizer, the study's facts |
 # | takes | a few minutes on two cores, mostly for the simulations at the end |
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/01_data.ipynb)
+
 # %% [markdown]
 # ## What to expect
 #
@@ -42,6 +45,22 @@
 #   accuracies has a standard error of at most $\sqrt{d/n}$. To be seen in four studies of five at
 #   the 5 % level it must be $(1.96 + 0.84)\sqrt{d/n}$. With $d$ = 5 %, that is **2.8 points** for
 #   506 sentences and **1.1** for 3,030.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %%
 import numpy as np

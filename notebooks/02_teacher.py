@@ -25,6 +25,9 @@
 # | writes | the models' records and predictions, the teacher's weights |
 # | takes | four epochs of fine-tuning; the last cell says how long that was here |
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/02_teacher.ipynb)
+
 # %% [markdown]
 # ## What to expect
 #
@@ -36,6 +39,22 @@
 # of neighbours and no other, and should lose **some ten points**; always answering with the
 # commonest class is the floor. Those three are the controls: a compressed model that falls to the
 # level of a bag of words has been compressed for nothing.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %%
 import numpy as np

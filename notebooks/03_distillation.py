@@ -30,6 +30,9 @@
 # | writes | four students, their records and predictions |
 # | takes | four trainings; the last cell says how long they were here |
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/03_distillation.ipynb)
+
 # %% [markdown]
 # ## What to expect
 #
@@ -45,6 +48,22 @@
 #
 # The control is the upper row. Both rows have the same initial weights, the same batches in the
 # same order, and the same number of steps; only the loss differs.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %%
 import numpy as np

@@ -25,6 +25,9 @@
 # | writes | an INT8 record for each of them, deployable folders, two reference rows |
 # | takes | no training: exports, and each test sentence once for each model |
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/04_quantization.ipynb)
+
 # %% [markdown]
 # ## What to expect
 #
@@ -38,6 +41,22 @@
 #
 # The control is the same FP32 model in the same runtime, scored in the same way, one sentence at a
 # time. What differs from *it* is due to the rounding, not to the export.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %%
 import numpy as np

@@ -25,6 +25,9 @@
 # | writes | records, predictions and weights of six models; one of them as ONNX |
 # | takes | fifteen rounds of recovery training; the last cell says how long that was here |
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/05_pruning.ipynb)
+
 # %% [markdown]
 # ## What is expected
 #
@@ -40,6 +43,22 @@
 # trained on for as many epochs, within the interval; (b) heads chosen at random do as well. And a
 # prediction of our own, from counting: heads hold a small share of a small model's weights, so
 # the file will shrink far less than "half of the heads" suggests.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %%
 import copy

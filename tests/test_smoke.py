@@ -1,24 +1,17 @@
-"""The whole study, from nothing to a report, on the smallest profile; and one that is killed."""
+"""The whole study, from nothing to a report, on the smallest profile."""
 
-import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from kills import ROOT, clone, finish, terminal
 
 from headcount import records
 
 pytestmark = pytest.mark.timeout(2700)  # a whole study, on a machine that may be busy
 
-ROOT = Path(__file__).parents[1]
+SMOKE = ("--profile", "smoke")
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
 VARIANTS = {
     *("majority", "tfidf", "teacher", "teacher-onnx", "teacher-int8", "teacher-torch-int8"),
@@ -29,41 +22,10 @@ VARIANTS = {
 }
 
 
-def clone(folder):
-    """What a study needs of the repository, in a folder of its own."""
-    folder.mkdir()
-    for name in ("Snakefile", "README.md"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    return folder
-
-
-def start(folder, *arguments):
-    command = [sys.executable, "-m", "headcount.study", "run", "--profile", "smoke", *arguments]
-    log = open(folder / "terminal.log", "a")  # noqa: SIM115 (the process writes into it)
-    return subprocess.Popen(
-        command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
-
-
-def terminal(folder):
-    return (folder / "terminal.log").read_text()
-
-
-def finish(folder, *arguments):
-    """Run the study to its end; leave nothing running if it does not come to one."""
-    process = start(folder, *arguments)
-    try:
-        assert process.wait(timeout=2400) == 0, terminal(folder)
-    finally:
-        if process.poll() is None:
-            kill_all(process.pid)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = clone(tmp_path_factory.mktemp("smoke") / "clone")
-    finish(folder)
+    finish(folder, *SMOKE)
     return folder
 
 
@@ -131,52 +93,7 @@ def test_the_terminal_told_what_was_going_on(undisturbed):
 
 def test_a_finished_study_does_nothing_again(undisturbed):
     before = (undisturbed / "work/smoke/notebooks/fold0/02_teacher.ipynb").stat().st_mtime
-    finish(undisturbed)
+    finish(undisturbed, *SMOKE)
     assert "nothing to do" in terminal(undisturbed)
     after = (undisturbed / "work/smoke/notebooks/fold0/02_teacher.ipynb").stat().st_mtime
     assert before == after
-
-
-def test_a_study_killed_in_chapter_5_goes_on_and_ends_the_same(undisturbed, tmp_path):
-    """SIGKILL to all of its processes in the middle of a recovery; then the same command again."""
-    folder = clone(tmp_path / "clone")
-    process = start(folder, "--folds", "0")
-    deadline = time.monotonic() + 1200
-    while "fold 0 heads-entropy-round2: epoch 2" not in terminal(folder):
-        assert process.poll() is None, terminal(folder)
-        assert time.monotonic() < deadline, terminal(folder)
-        time.sleep(0.05)
-    kill_all(process.pid)
-    done = {path.name for path in (folder / "artifacts/smoke/fold0").glob("*.done")}
-    assert "02_teacher.done" in done
-    assert "05_pruning.done" not in done
-
-    finish(folder, "--folds", "0")
-    told = terminal(folder)
-    assert told.count("fold 0 02_teacher begins") == 1  # a finished chapter does not run again
-    assert told.count("fold 0 heads-entropy-round1: epoch 1") == 1  # nor does a training
-    assert re.search(r"fold 0 heads-entropy-round2: \d+ steps, going on from checkpoint", told)
-    mine, theirs = folder / "reports/smoke", undisturbed / "reports/smoke"
-    compared = 0
-    for path in sorted((mine / "predictions").glob("*.fold0.*.csv")):
-        assert path.read_bytes() == (theirs / "predictions" / path.name).read_bytes(), path.name
-        compared += 1
-    assert compared == len(VARIANTS)
-    for path in sorted((mine / "records").glob("*.fold0.*.json")):
-        one, other = (json.loads((f / "records" / path.name).read_text()) for f in (mine, theirs))
-        for clock in ("train_seconds", "provenance"):
-            one.pop(clock), other.pop(clock)
-        assert one == other
-
-
-def kill_all(pid):
-    """SIGKILL to a process, its group and all that they started, as a machine that dies would."""
-    import psutil
-
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for process in processes:
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    psutil.wait_procs(processes, timeout=10)

@@ -18,6 +18,7 @@ import yaml
 
 from headcount import models
 from headcount.errors import InputError
+from headcount.study import backup
 from headcount.study import plan as plans
 from headcount.study.__main__ import main
 from headcount.study.publish import publish
@@ -119,7 +120,9 @@ def killed(tmp_path_factory):
     first = study(folder, stdin=subprocess.DEVNULL)
     log = folder / "work" / "tiny" / "logs" / "study.log"
     wait_for(lambda: log.exists() and "05_pruning" in log.read_text())
-    second = run(folder)
+    profiles = folder / "notebooks" / "profiles"
+    shutil.copy(profiles / "tiny.yaml", profiles / "other.yaml")
+    second = run(folder, "--profile", "other")  # its files are its own, Snakemake's notes are not
     ours = [process for process in psutil.process_iter() if belongs(process, folder)]
     first.send_signal(signal.SIGKILL)
     first.communicate()
@@ -160,10 +163,13 @@ def finished(killed, tmp_path):
 # --- a run --------------------------------------------------------------------------------------
 
 
-def test_second_study_of_a_profile_stops(killed):
+def test_second_study_in_a_clone_stops(killed):
     status, _, err = killed[1]["second"]
     assert status == 2
-    assert re.fullmatch(r"headcount: a study of profile tiny is already running .*\n", err)
+    told = (
+        r"headcount: a study is already running in this clone \(profile tiny, process \d+\): .*\n"
+    )
+    assert re.fullmatch(told, err)
 
 
 def test_sigkill_leaves_no_process(killed):
@@ -322,6 +328,92 @@ def test_failure_is_told_and_mended(finished):
     assert {"05.0", "05.1", "07.0", "08.0"} <= set(planned(finished))
 
 
+# --- parts of a study, and copies of it ---------------------------------------------------------
+
+
+def test_only_what_a_chapter_reads(repository):
+    status, out, _ = run(repository, "--folds", "0,1", "--before", "05_pruning")
+    assert status == 0
+    assert out.endswith(": 05_pruning can run\n")
+    done = {path.relative_to(repository).as_posix() for path in repository.rglob("*.done")}
+    expected = {"fold0/01_data", "fold0/02_teacher", "fold1/02_teacher"}
+    assert done == {f"artifacts/tiny/{name}.done" for name in expected}
+    assert not list((repository / "reports").iterdir())
+
+
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory):
+    """A study that failed in chapter 5, its machine gone, and the copy that it had kept."""
+    folder, place = (
+        make_repository(tmp_path_factory.mktemp("lost")),
+        tmp_path_factory.mktemp("kept"),
+    )
+    status, _, _ = run(folder, "--backup", str(place), "-p", "epochs", "13")
+    assert status == 1
+    training = folder / "artifacts" / "tiny" / "fold0" / "training"
+    training.mkdir()
+    (training / "checkpoint").write_text("large")
+    shutil.rmtree(folder)
+    return place
+
+
+def test_a_study_goes_on_from_its_copy_on_another_machine(lost, repository):
+    """The sources are newer there than all that was made from them."""
+    status, out, err = run(repository, "--backup", str(lost))
+    assert (status, err) == (0, "")
+    assert re.search(r"going on from \d+ files in", out)
+    assert "01_data" not in out
+    assert out.count("02_teacher, fold") < 2  # one fold's, if the failure came before it
+    assert "05_pruning, fold 1" in out
+    assert "nothing to do" in run(repository, "--backup", str(lost))[1]
+
+
+def test_a_copy_that_was_cut_off_brings_nothing_that_does_not_fit(tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("work/demo/study.yaml", "work/demo/old.csv", "artifacts/demo/fold0/02.done"):
+        write(name, "old")
+    write("artifacts/demo/fold0/training/checkpoint", "stays here")
+    backup.keep("demo", place)
+    write("artifacts/demo/fold0/02.done", "newer")
+    write("artifacts/demo/fold0/model", "new")
+    real = shutil.copyfile
+
+    def fails_in_the_middle(source, target):
+        real(source, target)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", fails_in_the_middle)
+    with pytest.raises(InputError, match=r"cannot keep a copy .*No space left"):
+        backup.keep("demo", place)
+    monkeypatch.setattr(shutil, "copyfile", real)
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    assert backup.bring("demo", place) == 2
+    found = {path.as_posix() for path in Path().rglob("*") if path.is_file()}
+    assert found == {"work/demo/study.yaml", "work/demo/old.csv"}
+    assert backup.bring("demo", place) == 0  # it has run here now
+
+
+def write(name, text):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
+
+
+def test_a_copy_follows_what_is_removed_and_keeps_times(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("work/demo/study.yaml", "")
+    write("work/demo/gone.csv", "")
+    os.utime("work/demo/study.yaml", ns=(10**18, 10**18))
+    backup.keep("demo", tmp_path / "place")
+    Path("work/demo/gone.csv").unlink()
+    backup.keep("demo", tmp_path / "place")
+    shutil.rmtree("work")
+    assert backup.bring("demo", tmp_path / "place") == 1
+    assert Path("work/demo/study.yaml").stat().st_mtime_ns == 10**18
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 DATA_CHAPTER = 'corpus = "phrasebank-fiqa"\nn_folds = 5\nsentences = 600\nprotocol = "folds"'
@@ -342,6 +434,8 @@ DATA_CHAPTER = 'corpus = "phrasebank-fiqa"\nn_folds = 5\nsentences = 600\nprotoc
         (["--folds", "0,1", "-p", "protocol", "seed"], "fold 1 is out of range"),
         (["--data", "nowhere"], "--data nowhere: there is no such folder"),
         (["--cores", "0"], "one core or more"),
+        (["--before", "05_prunning"], "unknown chapter '05_prunning': did you mean '05_pruning'?"),
+        (["--backup", "Snakefile"], "cannot write to Snakefile"),
     ],
 )
 def test_bad_arguments(repository, monkeypatch, capsys, arguments, expected):

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,19 @@ import torch
 import transformers
 from IPython.display import Image, display
 
-from headcount import bench, claims, data, distill, export, models, plots, records, stats, train
+from headcount import (
+    bench,
+    claims,
+    colab,
+    data,
+    distill,
+    export,
+    models,
+    plots,
+    records,
+    stats,
+    train,
+)
 from headcount.errors import InputError
 from headcount.parameters import (
     DATA_VARIABLE,
@@ -394,6 +407,8 @@ class Run:
         print("\n".join(f"  {name}" for name in dict.fromkeys(written)))
         done = self.artifacts / f"fold{self.fold}" / f"{self.chapter}.done"
         records.write_json(done, {"commit": commit(), "files": sorted(set(written))})
+        if colab.opened_alone():
+            colab.keep(self.profile)
 
 
 def begin(chapter: str, namespace: dict[str, Any]) -> Run:
@@ -417,8 +432,10 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
     folders = {name: Path(parameters[name]) for name in ("work", "artifacts")}
     for folder in folders.values():
         check_writable(folder)
+    if colab.opened_alone():
+        colab.run_inputs(chapter, parameters["profile"], parameters["fold"])
     _quieten()
-    _log_to_file()
+    _log_progress()
     torch.set_num_threads(parameters["threads"])
     transformers.set_seed(parameters["seed"])
     device = train.device()
@@ -476,10 +493,17 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate|onnx.*)(\..*)?")
 
 
-def _log_to_file() -> None:
-    """Send progress to the file named by HEADCOUNT_LOG, which the study runner shows."""
-    if path := os.environ.get("HEADCOUNT_LOG"):
+def _log_progress() -> None:
+    """Send progress to the file named by HEADCOUNT_LOG, which the study runner shows.
+
+    On Colab a chapter that is opened by itself shows it under the cell that runs.
+    """
+    path, handler = os.environ.get("HEADCOUNT_LOG"), None
+    if path:
         handler = logging.FileHandler(path, encoding="utf-8")
+    elif colab.opened_alone():
+        handler = logging.StreamHandler(sys.stdout)
+    if handler:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         log.handlers[:] = [handler]
     log.setLevel(logging.INFO)

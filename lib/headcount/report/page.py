@@ -59,6 +59,8 @@ def _read(notebook: Path) -> NotebookNode:
     for cell in nb.cells:
         if cell.cell_type != "code" or not cell.source.strip():
             continue
+        if "colab" in cell.metadata.get("tags", []):
+            continue  # may have been put in later, and does nothing elsewhere
         failed = any(output.output_type == "error" for output in cell.outputs)
         if failed or cell.execution_count is None:
             state = "failed" if failed else "was not executed"

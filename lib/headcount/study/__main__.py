@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from headcount.errors import run_command
-from headcount.parameters import DATA_VARIABLE, known
+from headcount.parameters import DATA_VARIABLE, check_writable, known
 from headcount.study import plan as plans
+from headcount.study.backup import BACKUP_VARIABLE
 from headcount.study.publish import publish
 
 
@@ -54,6 +55,15 @@ def parser() -> argparse.ArgumentParser:
         )
         if name == "parameters":
             sub.add_argument("--chapter", required=True, help="such as 05_pruning")
+        else:
+            sub.add_argument("--before", metavar="CHAPTER", help="run only what this chapter reads")
+            sub.add_argument(
+                "--backup",
+                type=Path,
+                default=os.environ.get(BACKUP_VARIABLE) or None,
+                help="folder that outlives this machine: a copy is kept there after each chapter, "
+                f"and a study that has never run here goes on from it (or {BACKUP_VARIABLE})",
+            )
     add("publish", publish_study, "copy a finished study into reports/ (the last step of a run)")
     return top
 
@@ -78,8 +88,12 @@ def run_study(options: argparse.Namespace) -> int:
     from headcount.study.run import run
 
     plan = make_plan(options)
+    if options.before:
+        known(options.before, plan.chapters, "unknown chapter")
+    if options.backup:
+        check_writable(options.backup)
     plans.check_inputs(plan)
-    return run(plan)
+    return run(plan, before=options.before, backup=options.backup)
 
 
 def show_parameters(options: argparse.Namespace) -> int:

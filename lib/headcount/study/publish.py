@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from headcount.colab.cells import repointed
 from headcount.errors import InputError
 
 REPORTS = Path("reports")
@@ -56,6 +57,8 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
         copy = new / path.relative_to(work)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+        if copy.suffix == ".ipynb":
+            copy.write_text(repointed(copy.read_text(encoding="utf-8"), work.name), "utf-8")
     if target.exists():
         target.rename(old)
     new.rename(target)

@@ -20,6 +20,7 @@ import nbformat
 from headcount.errors import InputError
 from headcount.parameters import DATA_VARIABLE
 from headcount.study import plan as plans
+from headcount.study.backup import bring, keep
 
 PATIENCE_S = 5  # a killed study's processes may take a moment to let go of the lock
 
@@ -34,11 +35,14 @@ STEPS = {"localrule report:": "rendering the report", "localrule publish:": "pub
 
 
 @contextlib.contextmanager
-def exclusive(work: Path) -> Iterator[IO[str]]:
-    """Hold ``work/.lock``; yields the open file.
+def exclusive(work: Path, profile: str) -> Iterator[IO[str]]:
+    """Hold ``work/.lock`` for a study of ``profile``; yields the open file.
+
+    One study at a time in a clone, of whatever profile: they would share Snakemake's notes, and the
+    ruler needs the machine for itself.
 
     Raises:
-        InputError: another study of the profile holds it.
+        InputError: another study holds it.
     """
     work.mkdir(parents=True, exist_ok=True)
     with open(work / ".lock", "a+", encoding="utf-8") as file:
@@ -53,26 +57,35 @@ def exclusive(work: Path) -> Iterator[IO[str]]:
                     continue
                 file.seek(0)
                 raise InputError(
-                    f"a study of profile {work.name} is already running (process "
-                    f"{file.read().strip() or 'unknown'}): wait for it, or stop it first"
+                    f"a study is already running in this clone ({file.read().strip()}): wait for "
+                    "it, or stop it first"
                 ) from None
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"profile {profile}, process {os.getpid()}")
         file.flush()
         yield file
 
 
-def run(plan: plans.Plan) -> int:
-    """Run what of ``plan`` is not up to date; returns the exit status."""
-    with exclusive(plan.work) as lock:
+def run(plan: plans.Plan, *, before: str | None = None, backup: Path | None = None) -> int:
+    """Run what of ``plan`` is not up to date; returns the exit status.
+
+    Args:
+        before: a chapter: run only what it reads, and publish nothing.
+        backup: keep a copy of the study there after each job, and go on from that copy where the
+            study has never run here.
+    """
+    with exclusive(plan.work.parent, plan.profile) as lock:
+        if backup and (files := bring(plan.profile, backup)):
+            say(f"going on from {files} files in {backup}")
         plans.write(plan)
-        return _snakemake(plan, lock)
+        return _snakemake(plan, lock, before, backup)
 
 
-def command(plan: plans.Plan) -> list[str]:
+def command(plan: plans.Plan, before: str | None = None) -> list[str]:
     """The Snakemake command line. Only times and contents of files decide what runs again."""
     return [
         *(sys.executable, "-m", "snakemake"),
+        *(["inputs", "--config", f"before={before}"] if before else []),
         *("--configfile", (plan.work / "study.yaml").as_posix()),
         *("--cores", str(plan.cores)),
         *("--rerun-triggers", "mtime"),
@@ -81,7 +94,7 @@ def command(plan: plans.Plan) -> list[str]:
     ]
 
 
-def _snakemake(plan: plans.Plan, lock: IO[str]) -> int:
+def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path | None) -> int:
     logs = plan.work / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     study_log = logs / "study.log"
@@ -95,7 +108,7 @@ def _snakemake(plan: plans.Plan, lock: IO[str]) -> int:
         environment[DATA_VARIABLE] = str(Path(plan.data).resolve())
     began = time.monotonic()
     process = subprocess.Popen(
-        ["bash", "-c", GUARD, "study", *command(plan)],
+        ["bash", "-c", GUARD, "study", *command(plan, before)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,20 +123,39 @@ def _snakemake(plan: plans.Plan, lock: IO[str]) -> int:
             for line in process.stdout:
                 log.write(line)
                 log.flush()
+                started = progress.started
                 progress.read(line)
+                if progress.started > max(started, 1):  # so the one before has ended
+                    backup = kept(plan.profile, backup)
             status = process.wait()
     except KeyboardInterrupt:
         process.stdin.close()
         process.wait()
         say("stopped; the same command goes on from here")
         return 130
+    kept(plan.profile, backup)
     if status:
         explain(plan, progress, logs)
         return 1
+    took = f"{progress.summary()} in {minutes(time.monotonic() - began)}"
+    if before:
+        say(f"{took}: {before} can run")
+        return 0
     report = Path("reports") / plan.profile
     pages = [path for path in (report / "report.html", report) if path.exists()]
-    say(f"{progress.summary()} in {minutes(time.monotonic() - began)}: see {pages[0]}")
+    say(f"{took}: see {pages[0]}")
     return 0
+
+
+def kept(profile: str, place: Path | None) -> Path | None:
+    """Copy the study to ``place``; returns None, having said why, where that cannot be done."""
+    try:
+        if place:
+            keep(profile, place)
+    except InputError as error:
+        say(f"{error}; the study runs on without")
+        return None
+    return place
 
 
 class Progress:

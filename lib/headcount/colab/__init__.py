@@ -1,0 +1,114 @@
+"""Google Colab: install beside what is there, keep a copy on Drive, run what a chapter reads.
+
+The first cell of a chapter clones the repository and calls :func:`set_up`. Until that is done the
+libraries of the study may be missing: nothing but the standard library is imported up here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from headcount.errors import InputError
+
+DRIVE = Path("/content/drive/MyDrive")
+COLABS_OWN = (
+    *("torch", "torchvision", "torchaudio", "transformers", "numpy", "pandas", "scipy"),
+    *("scikit-learn", "matplotlib", "ipykernel"),
+)
+"""What the running session has loaded or is built on: these versions stay as they are."""
+
+
+def here() -> bool:
+    """Whether this Python runs on Colab."""
+    return "google.colab" in sys.modules
+
+
+def opened_alone() -> bool:
+    """Whether a chapter was opened on Colab by itself, and is not run by a study."""
+    return here() and "HEADCOUNT_LOG" not in os.environ
+
+
+def set_up(drive: Path = DRIVE) -> None:
+    """Install what the study needs and Colab lacks; keep a copy of its results on a mounted Drive.
+
+    Called in the clone. Does nothing that a second call would have to undo.
+
+    Raises:
+        InputError: a version that Colab has is outside of what the study accepts, or there is no
+            network.
+    """
+    from headcount.study.backup import BACKUP_VARIABLE
+
+    if drive.is_dir():
+        os.environ.setdefault(BACKUP_VARIABLE, str(drive / "headcount"))
+        print(f"finished chapters are kept in {os.environ[BACKUP_VARIABLE]}")
+    own = {name: version for name in COLABS_OWN if (version := _version(name))}
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "constraints.txt")
+        constraints.write_text("".join(f"{name}=={own[name]}\n" for name in own))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "-c", str(constraints)]
+        done = subprocess.run([*command, "-e", "."], capture_output=True, text=True)
+    if done.returncode:
+        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise InputError(
+            f"cannot install the study beside Colab's own libraries ({(told or ['pip failed'])[0]})"
+            ": choose another runtime version in the menu Runtime, or check the network"
+        )
+    print(", ".join(f"{name} {version}" for name, version in own.items()), "left as they were")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def run_study(profile: str, folds: str = "", *arguments: str) -> None:
+    """Run a study, or go on with it, and print its progress.
+
+    Args:
+        folds: such as ``"0,1"``; the profile's own where empty.
+        arguments: further ones of ``python -m headcount.study run``.
+
+    Raises:
+        InputError: it failed; the line says where and why.
+    """
+    command = [sys.executable, "-m", "headcount.study", "run", "--profile", profile, *arguments]
+    if folds:
+        command += ["--folds", folds]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+    )
+    told = ""
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.startswith("headcount: ") and not told:  # the line after it says where to read
+                told = line.removeprefix("headcount: ").strip()
+        status = process.wait()
+    finally:
+        if process.poll() is None:  # the cell was interrupted: the study stops, and can go on
+            process.terminate()
+            process.wait()
+    if status:
+        raise InputError(told or f"the study stopped with status {status}: see the lines above")
+
+
+def run_inputs(chapter: str, profile: str, fold: int) -> None:
+    """Run the chapters that ``chapter`` of ``fold`` reads, where they have not run yet."""
+    print(f"{chapter} reads what other chapters leave: those that have not run yet run first")
+    run_study(profile, f"0,{fold}" if fold else "0", "--before", chapter)
+
+
+def keep(profile: str) -> None:
+    """Bring the copy on Drive up to date, if there is one."""
+    from headcount.study.backup import BACKUP_VARIABLE, keep
+
+    if place := os.environ.get(BACKUP_VARIABLE):
+        keep(profile, Path(place))
