@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from headcount import distill
+from headcount.data import collate
 
 
 def test_equal_logits_teach_nothing():
@@ -59,3 +61,33 @@ def test_describe_tells_objectives_apart():
     ]
     assert all(a != b for i, a in enumerate(descriptions) for b in descriptions[:i])
     assert distill.VanillaKD(teacher).describe() == distill.VanillaKD(teacher.copy()).describe()
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_the_mask_for_gpus_is_the_same_mask(kind, tiny, sentences):
+    if kind == "bert":
+        model = tiny()
+    else:
+        config = DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+        model = DistilBertForSequenceClassification(config).eval()
+    data = sentences(6)
+    batch = collate([data[i] for i in range(6)], 0)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    assert not mask.all()
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask).logits
+        found = model(input_ids=ids, attention_mask=distill.keys_mask(mask)).logits
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_on_a_gpu_does_not_wait_for_the_host(tiny, sentences):
+    model, data = tiny().cuda(), sentences(8)
+    batch = {k: v.cuda() for k, v in collate([data[i] for i in range(8)], 0).items()}
+    objective = distill.VanillaKD(np.random.default_rng(0).normal(size=(8, 3)))
+    objective(model, batch)["loss"].backward()  # the teacher's logits go there once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        objective(model, batch)["loss"].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +32,19 @@ class Objective(Protocol):
 
 def student_logits(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Logits (b, 3) of a batch."""
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    mask = batch["attention_mask"]
+    if mask.is_cuda:
+        mask = keys_mask(mask)
+    return model(input_ids=batch["input_ids"], attention_mask=mask).logits
+
+
+def keys_mask(mask: Tensor) -> Tensor:
+    """(b, t) ones and zeros as (b, 1, 1, t): which keys a query may see.
+
+    transformers takes it as it is. Of the other kind it first asks whether it is all ones, and on a
+    GPU every step would wait for the answer.
+    """
+    return mask[:, None, None, :].bool()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -77,12 +90,16 @@ class VanillaKD:
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = student_logits(model, batch)
-        rows = self.teacher_logits[batch["index"].cpu().numpy()]
-        teacher = torch.as_tensor(rows, dtype=logits.dtype, device=logits.device)
+        teacher = self._teacher(logits.device)[batch["index"]].to(logits.dtype)
         hard = F.cross_entropy(logits, batch["labels"])
         soft = distillation_loss(logits, teacher, self.temperature)
         loss = self.alpha * hard + (1 - self.alpha) * soft
         return {"loss": loss, "hard": hard.detach(), "soft": soft.detach()}
+
+    @cache  # noqa: B019 (an objective lives as long as its training)
+    def _teacher(self, device: torch.device) -> Tensor:
+        """The teacher's logits where the student is: a step on a GPU must not wait for the host."""
+        return torch.as_tensor(self.teacher_logits, device=device)
 
     def describe(self) -> dict[str, Any]:
         fields = asdict(self)

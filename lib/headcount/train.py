@@ -154,7 +154,10 @@ class _Trainer(transformers.Trainer):
             self.train_dataset.lengths, self.args.per_device_train_batch_size, self.data_seed
         )
         loader = DataLoader(
-            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.device.type == "cuda",  # so that copies do not hold the step up
         )
         return self.accelerator.prepare(loader)
 
@@ -163,7 +166,7 @@ class _Trainer(transformers.Trainer):
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.summed += 1
-        step = torch.tensor(self.state.global_step + 1, device=self.bad_step.device)
+        step = torch.full_like(self.bad_step, self.state.global_step + 1)
         bad = ~torch.isfinite(terms["loss"].detach())
         self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
         if self.args.device.type == "cpu":  # on a GPU, looking at every step would hold it up
@@ -206,12 +209,14 @@ class _Epochs(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        # What was summed is told here, so that a resumed training's curve is the same; and before
+        # the clock is read, since on a GPU it waits for the last step.
+        terms = self.trainer.take_terms()
         row = {"epoch_seconds": time.perf_counter() - self.started}
         if self.validation is not None:
             row |= validate(model, self.validation, self.tokenizer)
             model.train()
-        # What was summed is told here, so that a resumed training's curve is the same.
-        self.trainer.log(row | self.trainer.take_terms())
+        self.trainer.log(row | terms)
         told = "".join(
             f", {name.replace('_', ' ')} {row[name]:.4f}"
             for name in ("validation_loss", "validation_macro_f1")
@@ -365,6 +370,7 @@ def _train(
         disable_tqdm=True,
         use_cache=getattr(model.config, "use_cache", False),  # else the model's config is changed
         remove_unused_columns=False,
+        accelerator_config={"non_blocking": True},
     )
     callback = _Epochs(validation, tokenizer)
     trainer = _Trainer(
