@@ -13,6 +13,7 @@ import jupytext
 import nbformat
 import pytest
 
+from headcount import colab
 from headcount.colab import cells
 from headcount.colab.__main__ import main
 from headcount.errors import InputError
@@ -131,6 +132,12 @@ def test_stale_cells_fail_the_check(repository, monkeypatch, capsys):
     assert "02_teacher.py" in capsys.readouterr().err
     assert main(["write"]) == 0
     assert main(["check"]) == 0
+
+
+def test_a_study_that_cannot_run_is_told_in_one_line(repository, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match="unknown profile 'minilmm': did you mean 'minilm'"):
+        colab.run_study("minilmm", "0")
 
 
 # --- the set-up ---------------------------------------------------------------------------------

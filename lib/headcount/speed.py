@@ -2,8 +2,9 @@
 
 ::
 
-    python -m headcount.speed measure --data FOLDER reports/speed    # a JSON file for this device
-    python -m headcount.speed table reports/speed                    # all of them, as Markdown
+    python -m headcount.speed --data FOLDER reports/speed
+
+A file for this device goes into that folder, and a README with a table of all devices so far.
 
 A model of BERT-base's size with random weights is trained on the study's own sentences for a few
 steps: fine-tuned and distilled as the chapters do it, and as the seed study does it, by ``Trainer``
@@ -31,6 +32,7 @@ import transformers
 
 from headcount import bench, data, distill, models, records, train
 from headcount.errors import InputError, run_command
+from headcount.parameters import check_writable
 
 log = logging.getLogger("headcount")
 
@@ -40,6 +42,8 @@ SHAPES = {  # layers, hidden, heads, FFN
 }
 PADDED_TO = 128
 BATCH = 32
+TRAINING_SHARE = (1 - 0.9 / 5) * 0.85
+"""Of all sentences, those that a fold trains on: a tenth is in no test part, the rest in five."""
 
 # NVIDIA, T4 datasheet (2019): tensor cores at FP16, and plain FP32.
 T4_PEAK_TFLOPS = {"fp16": 65.0, "fp32": 8.1}
@@ -277,36 +281,30 @@ def table(folder: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    top = argparse.ArgumentParser(prog="python -m headcount.speed", allow_abbrev=False)
-    commands = top.add_subparsers(required=True)
-    sub = commands.add_parser("measure", help="time each way to train on this device")
-    sub.add_argument("folder", type=Path)
-    sub.add_argument("--model", choices=sorted(SHAPES), default="bert-base")
-    sub.add_argument("--steps", type=int, default=20)
-    sub.add_argument("--data", type=Path, help="folder with the publishers' files")
-    sub.set_defaults(command=run_measure)
-    sub = commands.add_parser("table", help="show what was measured")
-    sub.add_argument("folder", type=Path)
-    sub.set_defaults(command=show_table)
-    return run_command(top, arguments)
+    """Measure, write, show; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m headcount.speed", allow_abbrev=False)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", choices=sorted(SHAPES), default="bert-base")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--data", type=Path, help="folder with the publishers' files, or the Hub")
+    parser.set_defaults(command=run)
+    return run_command(parser, arguments)
 
 
-def run_measure(options: argparse.Namespace) -> int:
-    """``measure``."""
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    check_writable(options.folder)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     transformers.utils.logging.set_verbosity_error()
     labelled = data.assemble("phrasebank-fiqa", data_dir=options.data).labelled
     tokenizer = models.pretrained_tokenizer("minilm")  # BERT's own vocabulary
     sentences = data.tokenize(labelled["text"], labelled["label"], tokenizer, PADDED_TO)
     found = measure(sentences, options.model, options.steps)
-    epoch = round(len(labelled) * 0.7)  # the training part of a fold
+    epoch = round(len(labelled) * TRAINING_SHARE)
     print(write(options.folder, options.model, found, epoch))
-    return 0
-
-
-def show_table(options: argparse.Namespace) -> int:
-    """``table``."""
+    records.write_text(
+        options.folder / "README.md", f"# Training speed\n\n{table(options.folder)}\n"
+    )
     print(table(options.folder))
     return 0
 

@@ -17,10 +17,10 @@ from headcount.errors import InputError
 
 DRIVE = Path("/content/drive/MyDrive")
 COLABS_OWN = (
-    *("torch", "torchvision", "torchaudio", "transformers", "numpy", "pandas", "scipy"),
-    *("scikit-learn", "matplotlib", "ipykernel"),
+    *("torch", "torchvision", "torchaudio", "numpy", "pandas", "scipy", "scikit-learn"),
+    *("matplotlib", "ipykernel"),
 )
-"""What the running session has loaded or is built on: these versions stay as they are."""
+"""What the running session is built on and may have loaded: these versions stay as they are."""
 
 
 def here() -> bool:
