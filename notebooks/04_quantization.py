@@ -48,11 +48,13 @@ import os
 import subprocess
 import sys
 
-if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     address = "https://github.com/-owner-/headcount"
-    if not os.path.exists("headcount"):
-        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
-    os.chdir("headcount")
+    if not os.path.exists("Snakefile"):
+        if not os.path.exists("headcount"):
+            clone = ["git", "clone", "--quiet", "--depth=1", address, "headcount"]
+            subprocess.run(clone, check=True)
+        os.chdir("headcount")
     sys.path.insert(0, os.path.abspath("lib"))
     from headcount import colab
 
@@ -204,7 +206,7 @@ ours = quantize.quantize(weight, per_channel).numpy()
 np.testing.assert_allclose(stored[f"{name}.weight.T_scale"], per_channel[:, 0], rtol=1e-6)
 assert theirs.dtype == np.int8
 assert np.abs(theirs - ours).max() <= 1
-assert (theirs != ours).mean() < 1e-3
+assert (theirs != ours).sum() <= max(1, ours.size // 1000)
 print(f"{theirs.size:,} integers, {(theirs != ours).sum()} of them off by one")
 
 # %% [markdown]

@@ -32,11 +32,13 @@ import os
 import subprocess
 import sys
 
-if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     address = "https://github.com/-owner-/headcount"
-    if not os.path.exists("headcount"):
-        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
-    os.chdir("headcount")
+    if not os.path.exists("Snakefile"):
+        if not os.path.exists("headcount"):
+            clone = ["git", "clone", "--quiet", "--depth=1", address, "headcount"]
+            subprocess.run(clone, check=True)
+        os.chdir("headcount")
     sys.path.insert(0, os.path.abspath("lib"))
     from headcount import colab
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).parents[1]
 CLOCKS = ("train_seconds", "provenance")  # differ between equal runs
@@ -45,10 +46,19 @@ def clone(folder: Path, chapters: str = "") -> Path:
     for name in ("Snakefile", "README.md"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    for source in (folder / "notebooks").glob("[0-9]*.py"):
-        if chapters and source.name[:2] not in chapters.split(","):
-            source.unlink()
+    if chapters:
+        _without_other_chapters(folder / "notebooks", chapters.split(","))
     return folder
+
+
+def _without_other_chapters(notebooks: Path, kept: list[str]) -> None:
+    for source in notebooks.glob("[0-9]*.py"):
+        if source.name[:2] not in kept:
+            source.unlink()
+    for path in notebooks.glob("profiles/*.yaml"):  # which may not name chapters that are not there
+        parts = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parts = {n: v for n, v in parts.items() if n in ("study", "all") or n[:2] in kept}
+        path.write_text(yaml.safe_dump(parts), encoding="utf-8")
 
 
 def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen:

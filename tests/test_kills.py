@@ -31,7 +31,7 @@ def test_a_study_killed_in_chapter_5_goes_on_where_it_was(reference, tmp_path):
     arguments = small(folder)
     process = start(folder, *arguments)
     deadline = time.monotonic() + 1200
-    while "fold 0 heads-entropy-round2: epoch 1" not in terminal(folder):
+    while "fold 0 heads-entropy-round2: epoch 2" not in terminal(folder):
         assert process.poll() is None, terminal(folder)
         assert time.monotonic() < deadline, terminal(folder)
         time.sleep(0.02)

@@ -350,9 +350,6 @@ def lost(tmp_path_factory):
     )
     status, _, _ = run(folder, "--backup", str(place), "-p", "epochs", "13")
     assert status == 1
-    training = folder / "artifacts" / "tiny" / "fold0" / "training"
-    training.mkdir()
-    (training / "checkpoint").write_text("large")
     shutil.rmtree(folder)
     return place
 
@@ -366,6 +363,17 @@ def test_a_study_goes_on_from_its_copy_on_another_machine(lost, repository):
     assert out.count("02_teacher, fold") < 2  # one fold's, if the failure came before it
     assert "05_pruning, fold 1" in out
     assert "nothing to do" in run(repository, "--backup", str(lost))[1]
+
+
+def test_a_finished_study_is_published_again_on_another_machine(finished, tmp_path):
+    place = str(tmp_path / "place")
+    assert "nothing to do" in run(finished, "--backup", place)[1]
+    (tmp_path / "new").mkdir()
+    status, out, err = run(make_repository(tmp_path / "new"), "--backup", place)
+    assert (status, err) == (0, "")
+    assert "1 of 1: publishing" in out
+    names = {path.name for path in (tmp_path / "new/reports/tiny/notebooks/fold0").iterdir()}
+    assert "08_report.ipynb" in names
 
 
 def test_a_copy_that_was_cut_off_brings_nothing_that_does_not_fit(tmp_path, monkeypatch):

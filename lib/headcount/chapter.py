@@ -45,6 +45,7 @@ from headcount import (
 from headcount.errors import InputError
 from headcount.parameters import (
     DATA_VARIABLE,
+    LOG_VARIABLE,
     check_names,
     check_type,
     check_writable,
@@ -383,7 +384,7 @@ class Run:
             csv = path.with_suffix(".csv")
             records.write_text(csv, data.to_csv(index=False, float_format="%.6g"))
             self._files.append(csv)
-        display(Image(filename=path, alt=alt))
+        display(Image(filename=str(path), metadata={"alt": alt}))  # Colab's IPython has no alt=
 
     def table(self, frame: pd.DataFrame, name: str) -> Path:
         """Keep a table as CSV; returns its path."""
@@ -407,8 +408,6 @@ class Run:
         print("\n".join(f"  {name}" for name in dict.fromkeys(written)))
         done = self.artifacts / f"fold{self.fold}" / f"{self.chapter}.done"
         records.write_json(done, {"commit": commit(), "files": sorted(set(written))})
-        if colab.opened_alone():
-            colab.keep(self.profile)
 
 
 def begin(chapter: str, namespace: dict[str, Any]) -> Run:
@@ -432,6 +431,11 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
     folders = {name: Path(parameters[name]) for name in ("work", "artifacts")}
     for folder in folders.values():
         check_writable(folder)
+    if LOG_VARIABLE not in os.environ:
+        # By hand: what a study had executed is replaced, with parameters that it may not know. It
+        # runs the chapter again where its notebook is gone.
+        executed = folders["work"] / "notebooks" / f"fold{parameters['fold']}" / f"{chapter}.ipynb"
+        executed.unlink(missing_ok=True)
     if colab.opened_alone():
         colab.run_inputs(chapter, parameters["profile"], parameters["fold"])
     _quieten()
@@ -498,7 +502,7 @@ def _log_progress() -> None:
 
     On Colab a chapter that is opened by itself shows it under the cell that runs.
     """
-    path, handler = os.environ.get("HEADCOUNT_LOG"), None
+    path, handler = os.environ.get(LOG_VARIABLE), None
     if path:
         handler = logging.FileHandler(path, encoding="utf-8")
     elif colab.opened_alone():

@@ -8,8 +8,7 @@ JSON's types, all that the objective depends on: trainings with equal descriptio
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,16 +32,16 @@ class Objective(Protocol):
 def student_logits(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Logits (b, 3) of a batch."""
     mask = batch["attention_mask"]
-    if mask.is_cuda:
+    if mask.is_cuda and model.config._attn_implementation == "sdpa":
         mask = keys_mask(mask)
     return model(input_ids=batch["input_ids"], attention_mask=mask).logits
 
 
 def keys_mask(mask: Tensor) -> Tensor:
-    """(b, t) ones and zeros as (b, 1, 1, t): which keys a query may see.
+    """(b, t) ones and zeros as (b, 1, 1, t): which keys a query may see; for SDPA alone.
 
-    transformers takes it as it is. Of the other kind it first asks whether it is all ones, and on a
-    GPU every step would wait for the answer.
+    transformers takes this one as it is (eager attention would add it to the scores). Of the other
+    kind it first asks whether it is all ones, and on a GPU every step would wait for the answer.
     """
     return mask[:, None, None, :].bool()
 
@@ -87,6 +86,7 @@ class VanillaKD:
     teacher_logits: np.ndarray
     temperature: float = 4.0
     alpha: float = 0.5
+    _moved: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = student_logits(model, batch)
@@ -96,13 +96,14 @@ class VanillaKD:
         loss = self.alpha * hard + (1 - self.alpha) * soft
         return {"loss": loss, "hard": hard.detach(), "soft": soft.detach()}
 
-    @cache  # noqa: B019 (an objective lives as long as its training)
     def _teacher(self, device: torch.device) -> Tensor:
         """The teacher's logits where the student is: a step on a GPU must not wait for the host."""
-        return torch.as_tensor(self.teacher_logits, device=device)
+        if device not in self._moved:
+            self._moved[device] = torch.as_tensor(self.teacher_logits, device=device)
+        return self._moved[device]
 
     def describe(self) -> dict[str, Any]:
-        fields = asdict(self)
-        logits = np.ascontiguousarray(fields.pop("teacher_logits"), dtype=np.float32)
+        fields = {"temperature": self.temperature, "alpha": self.alpha}
+        logits = np.ascontiguousarray(self.teacher_logits, dtype=np.float32)
         digest = hashlib.sha256(logits.tobytes()).hexdigest()
         return {"objective": "vanilla-kd", "teacher_logits_sha256": digest} | fields

@@ -13,6 +13,10 @@ from headcount.errors import InputError
 
 DATA_VARIABLE = "HEADCOUNT_DATA"
 """Environment variable that stands for a ``data_dir`` that is not given."""
+BACKUP_VARIABLE = "HEADCOUNT_BACKUP"
+"""Environment variable that stands for a ``--backup`` that is not given."""
+LOG_VARIABLE = "HEADCOUNT_LOG"
+"""Environment variable with the file of a study's progress; set where a study runs a chapter."""
 
 
 def literals(source: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ on sentences padded to 128 tokens in FP32. All in one process, each after a warm
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import re
@@ -107,6 +108,7 @@ def measure(sentences: data.Tokenized, shape: str = "bert-base", steps: int = 20
         model = models.student(vocab, layers, hidden, heads, ffn)
         flops = training_flops(model, widths)
         if where == "cuda":
+            gc.collect()  # the trainer before, with its optimiser's state, is a cycle
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         seconds = run(model)
@@ -245,7 +247,7 @@ def table(folder: Path) -> str:
     """
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        raise InputError(f"{folder} holds no measurements: run python -m headcount.speed measure")
+        raise InputError(f"{folder} holds no measurements: run python -m headcount.speed {folder}")
     lines = ["| device | model | training | precision | tokens/s | against plain | peak GB |"]
     lines += ["|:--|:--|:--|:--|--:|--:|--:|"]
     for path in paths:

@@ -1,7 +1,7 @@
 """Google Colab: install beside what is there, keep a copy on Drive, run what a chapter reads.
 
 The first cell of a chapter clones the repository and calls :func:`set_up`. Until that is done the
-libraries of the study may be missing: nothing but the standard library is imported up here.
+libraries of the study may be missing: nothing but the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -14,39 +14,28 @@ import tempfile
 from pathlib import Path
 
 from headcount.errors import InputError
+from headcount.parameters import BACKUP_VARIABLE, LOG_VARIABLE
 
 DRIVE = Path("/content/drive/MyDrive")
 COLABS_OWN = (
     *("torch", "torchvision", "torchaudio", "numpy", "pandas", "scipy", "scikit-learn"),
-    *("matplotlib", "ipykernel"),
+    *("matplotlib", "ipython", "ipykernel"),
 )
 """What the running session is built on and may have loaded: these versions stay as they are."""
 
 
-def here() -> bool:
-    """Whether this Python runs on Colab."""
-    return "google.colab" in sys.modules
-
-
 def opened_alone() -> bool:
     """Whether a chapter was opened on Colab by itself, and is not run by a study."""
-    return here() and "HEADCOUNT_LOG" not in os.environ
+    return "google.colab" in sys.modules and LOG_VARIABLE not in os.environ
 
 
-def set_up(drive: Path = DRIVE) -> None:
-    """Install what the study needs and Colab lacks; keep a copy of its results on a mounted Drive.
-
-    Called in the clone. Does nothing that a second call would have to undo.
+def set_up() -> None:
+    """Install, in the clone, what the study needs and Colab lacks. May be called again.
 
     Raises:
         InputError: a version that Colab has is outside of what the study accepts, or there is no
             network.
     """
-    from headcount.study.backup import BACKUP_VARIABLE
-
-    if drive.is_dir():
-        os.environ.setdefault(BACKUP_VARIABLE, str(drive / "headcount"))
-        print(f"finished chapters are kept in {os.environ[BACKUP_VARIABLE]}")
     own = {name: version for name in COLABS_OWN if (version := _version(name))}
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
@@ -54,12 +43,16 @@ def set_up(drive: Path = DRIVE) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "-c", str(constraints)]
         done = subprocess.run([*command, "-e", "."], capture_output=True, text=True)
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        told = [line for line in done.stderr.splitlines() if "ERROR" in line]
         raise InputError(
             f"cannot install the study beside Colab's own libraries ({(told or ['pip failed'])[0]})"
             ": choose another runtime version in the menu Runtime, or check the network"
         )
     print(", ".join(f"{name} {version}" for name, version in own.items()), "left as they were")
+    if place := _backup():
+        print(f"finished chapters of a study are kept in {place}")
+    else:
+        print("Google Drive is not mounted: what is computed here is lost with this runtime")
 
 
 def _version(name: str) -> str | None:
@@ -67,6 +60,12 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _backup() -> str | None:
+    """Where finished chapters are kept: on Drive, if that is mounted by now."""
+    on_drive = str(DRIVE / "headcount") if DRIVE.is_dir() else None
+    return os.environ.get(BACKUP_VARIABLE) or on_drive
 
 
 def run_study(profile: str, folds: str = "", *arguments: str) -> None:
@@ -82,9 +81,13 @@ def run_study(profile: str, folds: str = "", *arguments: str) -> None:
     command = [sys.executable, "-m", "headcount.study", "run", "--profile", profile, *arguments]
     if folds:
         command += ["--folds", folds]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-    )
+    if place := _backup():
+        command += ["--backup", place]
+    environment = dict(os.environ)
+    if "HF_TOKEN" not in environment:  # else the Hub's client asks the page, which hears no study
+        environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
+    process = subprocess.Popen(command, env=environment, **streams)
     told = ""
     try:
         for line in process.stdout:
@@ -101,14 +104,6 @@ def run_study(profile: str, folds: str = "", *arguments: str) -> None:
 
 
 def run_inputs(chapter: str, profile: str, fold: int) -> None:
-    """Run the chapters that ``chapter`` of ``fold`` reads, where they have not run yet."""
-    print(f"{chapter} reads what other chapters leave: those that have not run yet run first")
+    """Let a study run what ``chapter`` of ``fold`` reads, where that has not run yet."""
+    print(f"{chapter} reads what other chapters leave: those that no study has run yet run first")
     run_study(profile, f"0,{fold}" if fold else "0", "--before", chapter)
-
-
-def keep(profile: str) -> None:
-    """Bring the copy on Drive up to date, if there is one."""
-    from headcount.study.backup import BACKUP_VARIABLE, keep
-
-    if place := os.environ.get(BACKUP_VARIABLE):
-        keep(profile, Path(place))

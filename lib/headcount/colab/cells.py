@@ -33,11 +33,13 @@ import os
 import subprocess
 import sys
 
-if "google.colab" in sys.modules and not os.path.exists("Snakefile"):
+if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     address = "{address}"
-    if not os.path.exists("headcount"):
-        subprocess.run(["git", "clone", "--quiet", "--depth=1", address, "headcount"], check=True)
-    os.chdir("headcount")
+    if not os.path.exists("Snakefile"):
+        if not os.path.exists("headcount"):
+            clone = ["git", "clone", "--quiet", "--depth=1", address, "headcount"]
+            subprocess.run(clone, check=True)
+        os.chdir("headcount")
     sys.path.insert(0, os.path.abspath("lib"))
     from headcount import colab
 
@@ -108,16 +110,22 @@ def written(root: Path) -> dict[Path, str]:
         path = f"reports/{STUDY}/notebooks/fold0/{source.stem}.ipynb"
         texts[source] = _source(source, WHOLE if source.stem == TAG else path, where)
     for executed in sorted((root / "reports").glob("*/notebooks/fold*/*.ipynb")):
-        notebook = nbformat.read(executed, as_version=4)
+        text = executed.read_text(encoding="utf-8")
+        notebook = nbformat.reads(text, as_version=4)
         stamp(notebook, executed.relative_to(root).as_posix(), where)
-        texts[executed] = nbformat.writes(notebook)
+        end = "\n" if text.endswith("\n") else ""
+        texts[executed] = nbformat.writes(notebook) + end
     notebook = jupytext.reads(texts[root / "notebooks" / "colab.py"], fmt="py:percent")
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random, and never the same
     notebook.metadata.pop("jupytext", None)
+    notebook.metadata["accelerator"] = "GPU"  # what Colab gives it, if it has one
     texts[root / WHOLE] = nbformat.writes(notebook) + "\n"
     readme = root / "README.md"
-    texts[readme] = BADGE_LINE.sub(badge(WHOLE, where), readme.read_text(encoding="utf-8"))
+    text, badges = BADGE_LINE.subn(badge(WHOLE, where), readme.read_text(encoding="utf-8"))
+    if not badges:
+        raise InputError(f"{readme} has no badge [![Open in Colab](...)](...): put one in")
+    texts[readme] = text
     return texts
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import yaml
 
 from headcount.errors import run_command
-from headcount.parameters import DATA_VARIABLE, check_writable, known
+from headcount.parameters import BACKUP_VARIABLE, DATA_VARIABLE, check_writable, known
 from headcount.study import plan as plans
-from headcount.study.backup import BACKUP_VARIABLE
 from headcount.study.publish import publish
 
 
@@ -62,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
                 type=Path,
                 default=os.environ.get(BACKUP_VARIABLE) or None,
                 help="folder that outlives this machine: a copy is kept there after each chapter, "
-                f"and a study that has never run here goes on from it (or {BACKUP_VARIABLE})",
+                "and a study that has never run here goes on from it; for one machine at a time "
+                f"(or {BACKUP_VARIABLE})",
             )
     add("publish", publish_study, "copy a finished study into reports/ (the last step of a run)")
     return top

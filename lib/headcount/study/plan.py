@@ -241,7 +241,8 @@ def write(plan: Plan) -> None:
         if left and path.exists():
             raise InputError(
                 f"fold {', '.join(map(str, left))} was run with other parameters of {path.stem}: "
-                f"run these folds too (--folds), or remove {plan.work} and {plan.artifacts}"
+                f"run these folds too (--folds), or remove {plan.work} and {plan.artifacts}, and "
+                "the copy of the study if there is one (--backup)"
             )
     for path, text in changed.items():
         write_text(path, text)

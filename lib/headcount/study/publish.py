@@ -56,9 +56,10 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
     for path in files:
         copy = new / path.relative_to(work)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-        if copy.suffix == ".ipynb":
-            copy.write_text(repointed(copy.read_text(encoding="utf-8"), work.name), "utf-8")
+        if path.suffix == ".ipynb":
+            copy.write_text(repointed(path.read_text(encoding="utf-8"), work.name), "utf-8")
+        else:
+            shutil.copyfile(path, copy)
     if target.exists():
         target.rename(old)
     new.rename(target)

@@ -18,9 +18,9 @@ from typing import IO
 import nbformat
 
 from headcount.errors import InputError
-from headcount.parameters import DATA_VARIABLE
+from headcount.parameters import DATA_VARIABLE, LOG_VARIABLE
+from headcount.study import backup as backups
 from headcount.study import plan as plans
-from headcount.study.backup import bring, keep
 
 PATIENCE_S = 5  # a killed study's processes may take a moment to let go of the lock
 
@@ -75,8 +75,8 @@ def run(plan: plans.Plan, *, before: str | None = None, backup: Path | None = No
             study has never run here.
     """
     with exclusive(plan.work.parent, plan.profile) as lock:
-        if backup and (files := bring(plan.profile, backup)):
-            say(f"going on from {files} files in {backup}")
+        if backup and (files := backups.bring(plan.profile, backup)):
+            say(f"going on from {files} files in {backup / plan.profile}")
         plans.write(plan)
         return _snakemake(plan, lock, before, backup)
 
@@ -102,7 +102,7 @@ def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path
     scripts = sysconfig.get_path("scripts")  # papermill and jupytext of this very Python
     environment = os.environ | {
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}",
-        "HEADCOUNT_LOG": str(study_log.resolve()),
+        LOG_VARIABLE: str(study_log.resolve()),
     }
     if plan.data:  # not a parameter: a folder of this machine has no place in a notebook
         environment[DATA_VARIABLE] = str(Path(plan.data).resolve())
@@ -126,14 +126,14 @@ def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path
                 started = progress.started
                 progress.read(line)
                 if progress.started > max(started, 1):  # so the one before has ended
-                    backup = kept(plan.profile, backup)
+                    backup = keep_copy(plan.profile, backup)
             status = process.wait()
     except KeyboardInterrupt:
         process.stdin.close()
         process.wait()
         say("stopped; the same command goes on from here")
         return 130
-    kept(plan.profile, backup)
+    keep_copy(plan.profile, backup)
     if status:
         explain(plan, progress, logs)
         return 1
@@ -147,11 +147,11 @@ def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path
     return 0
 
 
-def kept(profile: str, place: Path | None) -> Path | None:
+def keep_copy(profile: str, place: Path | None) -> Path | None:
     """Copy the study to ``place``; returns None, having said why, where that cannot be done."""
     try:
         if place:
-            keep(profile, place)
+            backups.keep(profile, place)
     except InputError as error:
         say(f"{error}; the study runs on without")
         return None
