@@ -33,7 +33,7 @@ folds = "0"  # such as "0,1,2,3,4"; more folds decide more and take as much long
 keep_on_drive = True  # asks for permission to use your Drive
 
 # %% [markdown]
-# The copy holds finished chapters with their models: under 1 GB a fold for MiniLM, about 5 GB for
+# The copy holds finished chapters with their models: 1.1 GB for a fold of MiniLM, some 5 GB for one of
 # FinBERT, in the folder `headcount` of your Drive.
 
 # %%
