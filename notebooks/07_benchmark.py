@@ -65,7 +65,6 @@ import time
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
-from matplotlib.figure import Figure
 
 from headcount import bench, chapter, plots, records
 from headcount.errors import InputError
@@ -289,20 +288,8 @@ run.table(against[columns], "predictions")
 against[columns].round(2)
 
 # %%
-with plots.style():
-    figure = Figure(figsize=(plots.WIDTH, 5), layout="constrained")
-    ax = figure.subplots()
-    for row in against.itertuples():
-        colour = plots.COLOURS[plots.family(row.variant)]
-        at = (row.predicted_speedup, row.speedup)
-        ax.plot(*at, "s" if row.runtime == "onnxruntime" else "o", color=colour, alpha=0.7)
-        ax.annotate(row.variant, at, (5, 3), textcoords="offset points", fontsize=7, color=colour)
-    ax.axline((1, 1), slope=1, color="#888", linestyle="--", linewidth=1)
-    ax.set_xlabel("times fewer multiply-accumulates than the teacher")
-    ax.set_ylabel("times as fast as the teacher, same runtime")
-    ax.set_title("Does arithmetic decide the time?")
 run.figure(
-    figure,
+    plots.speedups(against, title="Does arithmetic decide the time?"),
     "arithmetic",
     "Measured speed-up against the speed-up predicted from multiply-accumulates, for each variant",
     against[columns],

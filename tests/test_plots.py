@@ -214,12 +214,14 @@ def test_differences_are_drawn_in_points():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pareto_labels_do_not_overlap(pooled, seed):
+@pytest.mark.parametrize("draw", [plots.pareto, plots.speedups])
+def test_labels_of_points_do_not_overlap(pooled, draw, seed):
     rng = np.random.default_rng(seed)
     crowded = pooled.assign(
         latency_ms_p50=rng.uniform(4, 6, len(pooled)), macro_f1=rng.uniform(0.84, 0.87, len(pooled))
     ).drop(columns=["ci_low", "ci_high"])
-    figure = plots.pareto(crowded, title="Pareto")
+    crowded["predicted_speedup"], crowded["speedup"] = crowded["latency_ms_p50"], 1.0
+    figure = draw(crowded, title="Points")
     (ax,) = figure.axes
     assert {text.get_text() for text in ax.texts} == set(VARIANTS)
     renderer = figure.canvas.get_renderer()

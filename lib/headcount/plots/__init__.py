@@ -13,7 +13,7 @@ from headcount.plots.models import (
     reliability,
     weight_histogram,
 )
-from headcount.plots.results import differences, pareto, scores
+from headcount.plots.results import differences, pareto, scores, speedups
 from headcount.plots.style import CLASSES, COLOURS, WIDTH, annotate, family, save, shades, style
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "save",
     "scores",
     "shades",
+    "speedups",
     "style",
     "weight_histogram",
 ]

@@ -133,7 +133,26 @@ def pareto(points: pd.DataFrame, *, title: str) -> Figure:
     legend = f"area: MB shipped (largest {largest:.0f} MB)"
     handles.append(Line2D([], [], linestyle="", label=legend))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4)
-    _place_labels(ax, points, np.sqrt(area / np.pi))
+    _place_labels(ax, points, "latency_ms_p50", "macro_f1", np.sqrt(area / np.pi))
+    return figure
+
+
+@style()
+def speedups(points: pd.DataFrame, *, title: str) -> Figure:
+    """Measured speed-up against the one that arithmetic promises; the dashed line is equality.
+
+    Columns: variant, predicted_speedup, speedup, runtime (torch round, ONNX Runtime square).
+    """
+    figure, (ax,) = panels(1, title, height=6.2)
+    onnx = points["runtime"].str.contains("onnx", case=False)
+    for marker, some in (("o", points[~onnx]), ("s", points[onnx])):
+        colours = [COLOURS[family(name)] for name in some["variant"]]
+        ax.scatter(some["predicted_speedup"], some["speedup"], c=colours, marker=marker, alpha=0.7)
+    ax.margins(0.12)
+    ax.axline((1, 1), slope=1, color="#888", linestyle="--", linewidth=1)
+    ax.set_xlabel("times fewer multiply-accumulates than the teacher")
+    ax.set_ylabel("times as fast as the teacher, same runtime")
+    _place_labels(ax, points, "predicted_speedup", "speedup")
     return figure
 
 
@@ -162,18 +181,25 @@ def _log_ticks(low: float, high: float) -> np.ndarray:
     return ticks
 
 
-def _place_labels(ax: Axes, points: pd.DataFrame, radii: Sequence[float]) -> None:
+def _place_labels(
+    ax: Axes, points: pd.DataFrame, x: str, y: str, radii: Sequence[float] | float = 4
+) -> None:
     """Name each point near its disc, where the name covers no other name and least of the discs.
 
     Greedy: a point takes the best of many places around it, nearest first; a far one gets a line.
-    `radii` in points (1/72 inch). Boxes are rows of left, bottom, right, top in pixels.
+    To be called last, when nothing else moves.
+
+    Args:
+        points: columns variant, `x` and `y`.
+        radii: of the discs, in points (1/72 inch).
     """
+    # Boxes are rows of left, bottom, right, top in pixels.
     figure = ax.figure
     figure.draw_without_rendering()  # the layout must be final before anything is measured
     figure.set_layout_engine("none")
     renderer, dots = figure.canvas.get_renderer(), figure.dpi / 72
-    centres = ax.transData.transform(points[["latency_ms_p50", "macro_f1"]].to_numpy(dtype=float))
-    reach = 0.75 * np.asarray(radii)[:, None] * dots
+    centres = ax.transData.transform(points[[x, y]].to_numpy(dtype=float))
+    reach = 0.75 * np.broadcast_to(radii, len(points))[:, None] * dots
     discs = np.hstack([centres - reach, centres + reach])
     marks = np.hstack([centres - 4 * dots, centres + 4 * dots])
     frame, taken = ax.get_window_extent(renderer).extents[None], np.empty((0, 4))
