@@ -311,9 +311,9 @@ print(f"{len(labelled)} labelled sentences in {len(sizes)} groups;")
 print(f"{(sizes > 1).sum()} groups have several sentences, the largest {sizes.max()}, and in")
 print(
     f"{mixed} groups the labels differ. {others['group'].isin(sizes.index).sum()} of the "
-    f"{len(others)} other sentences belong to one of them. A group of several:"
+    f"{len(others)} other sentences belong to one of them. From the largest:"
 )
-for row in labelled[labelled["group"] == sizes[sizes > 1].index[0]].head(3).itertuples():
+for row in labelled[labelled["group"] == sizes.idxmax()].head(3).itertuples():
     print(f"  [{row.source}, {data.LABELS[row.label]}] {row.text}")
 
 # %% [markdown]

@@ -144,7 +144,11 @@ def test_a_study_that_cannot_run_is_told_in_one_line(repository, monkeypatch):
 
 KERNEL = ("ipython==7.34.0", "ipykernel==6.17.1")  # as Colab has them
 MISSING = ("headcount", "jupytext", "papermill", "ipython", "ipykernel")
-STAND_IN = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+# A line of a .pth file: run when Python starts, as Colab loads its own package.
+STAND_IN = (
+    "import sys, importlib.machinery as m, importlib.util as u; "
+    "sys.modules['google.colab'] = u.module_from_spec(m.ModuleSpec('google.colab', None))\n"
+)
 
 
 @pytest.fixture(scope="module")

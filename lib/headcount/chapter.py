@@ -22,6 +22,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import scipy.special
@@ -494,6 +495,8 @@ def _quieten() -> None:
     """Keep out of notebooks what a reader cannot act on; errors and our own warnings stay."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    huggingface_hub.utils.disable_progress_bars()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when datasets is imported
     warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate|onnx.*)(\..*)?")
 
 
