@@ -177,8 +177,9 @@ def test_finbert_comes_with_its_head_in_our_order(hub, tmp_path, finbert, weight
     assert commit == f"{hub.commit(FINBERT)} True"
     assert "sales" in pieces.lower()
     assert any(method == "GET" and path.endswith(weights) for method, path in hub.requests)
-    if weights == "pytorch_model.bin":  # a minute, in which the client tries again and again
-        assert run(tmp_path, endpoint, LOAD) == told  # from the cache, the server gone
+    # From the cache, the server gone. Without HF_HUB_OFFLINE the client tries again for a minute
+    # before that: above, with the sentences.
+    assert run(tmp_path, endpoint, LOAD, HF_HUB_OFFLINE="1") == told
 
 
 def test_a_missing_model_is_told_in_one_line(hub, tmp_path):
@@ -228,8 +229,8 @@ def publishers_files(layers, texts, **config):
 @pytest.mark.parametrize(
     ("profile", "name", "chapters"),
     [
-        ("finbert", "ProsusAI/finbert", ""),
-        ("finbert-clean", "yiyanghkust/finbert-pretrain", "01,02,08"),
+        ("finbert", "ProsusAI/finbert", "01,02,03,05,08"),  # the others read no profile's settings
+        ("finbert-clean", "yiyanghkust/finbert-pretrain", "01,02"),
     ],
 )
 def test_a_profile_that_needs_the_hub_runs_end_to_end(hub, tmp_path, profile, name, chapters):
@@ -256,7 +257,7 @@ def test_a_profile_that_needs_the_hub_runs_end_to_end(hub, tmp_path, profile, na
     assert teacher.provenance.config["model_commit"] == hub.commit(f"models/{name}")
     assert teacher.teacher_saw_test == (profile == "finbert")
     assert ("pretrained" in found) == (profile == "finbert")
-    page = (folder / "reports" / profile / "report.html").read_text(encoding="utf-8")
-    assert ("The teacher had seen test sentences" in page) == (profile == "finbert")
-    if not chapters:
+    if profile == "finbert":
+        page = (folder / "reports" / profile / "report.html").read_text(encoding="utf-8")
+        assert "The teacher had seen test sentences" in page
         assert found["heads-entropy-50"].heads_alive == teacher.heads_total // 2 == 72

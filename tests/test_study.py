@@ -393,7 +393,7 @@ def test_a_copy_that_was_cut_off_brings_nothing_that_does_not_fit(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", fails_in_the_middle)
-    with pytest.raises(InputError, match=r"cannot keep a copy .*No space left"):
+    with pytest.raises(InputError, match=r"cannot be used .*No space left"):
         backup.keep("demo", place)
     monkeypatch.setattr(shutil, "copyfile", real)
     (tmp_path / "there").mkdir()
