@@ -298,6 +298,7 @@ def run(options: argparse.Namespace) -> int:
     check_writable(options.folder)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     labelled = data.assemble("phrasebank-fiqa", data_dir=options.data).labelled
     tokenizer = models.pretrained_tokenizer("minilm")  # BERT's own vocabulary
     sentences = data.tokenize(labelled["text"], labelled["label"], tokenizer, PADDED_TO)
