@@ -33,8 +33,8 @@ folds = "0"  # such as "0,1,2,3,4"; more folds decide more and take as much long
 keep_on_drive = True  # asks for permission to use your Drive
 
 # %% [markdown]
-# The copy holds finished chapters with their models: 1.1 GB for a fold of MiniLM, some 5 GB for one of
-# FinBERT, in the folder `headcount` of your Drive.
+# The copy holds finished chapters with their models, a dozen files as large as the teacher a fold, in
+# the folder `headcount` of your Drive.
 
 # %%
 import sys

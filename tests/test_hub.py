@@ -23,6 +23,10 @@ from headcount import corpus, data, models, records
 PHRASEBANK, FIQA = f"datasets/{data.PHRASEBANK.hub_id}", f"datasets/{data.FIQA_ID}"
 TWITTER = f"datasets/{data.TWITTER['train'].hub_id}"
 FINBERT = "models/ProsusAI/finbert"
+FINBERT_LABELS = {
+    "id2label": {0: "positive", 1: "negative", 2: "neutral"},
+    "label2id": {"positive": 0, "negative": 1, "neutral": 2},
+}
 ASSEMBLE = "from headcount import data; print(len(data.assemble('phrasebank-fiqa').labelled))"
 
 
@@ -58,15 +62,13 @@ def finbert(tmp_path_factory):
     """A random BERT with FinBERT's head, whose labels stand in another order than ours."""
     folder = tmp_path_factory.mktemp("finbert")
     tokenizer = models.train_wordpiece(["profit rose .", "sales fell ."], vocab_size=60)
-    labels = dict(enumerate(["positive", "negative", "neutral"]))
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=24,
         num_hidden_layers=2,
         num_attention_heads=12,
         intermediate_size=48,
-        id2label=labels,
-        label2id={name: i for i, name in labels.items()},
+        **FINBERT_LABELS,
     )
     torch.manual_seed(0)
     model = BertForSequenceClassification(config).eval()
@@ -235,8 +237,6 @@ def publishers_files(layers, texts, **config):
 )
 def test_a_profile_that_needs_the_hub_runs_end_to_end(hub, tmp_path, profile, name, chapters):
     """One fold, with a model of the published one's depth and heads, and 24 wide instead of 768."""
-    labels = dict(enumerate(["positive", "negative", "neutral"]))
-    heads = {"id2label": labels, "label2id": {label: i for i, label in labels.items()}}
     folder = clone(tmp_path / "clone", chapters)
     zipped = hub.repositories[PHRASEBANK][data.PHRASEBANK.hub_file]
     (tmp_path / "phrasebank.zip").write_bytes(zipped)
@@ -246,9 +246,8 @@ def test_a_profile_that_needs_the_hub_runs_end_to_end(hub, tmp_path, profile, na
     text, removed = publishers.subn("", source.read_text(encoding="utf-8"))
     assert removed == 3  # they hold for the publisher's sentences alone
     source.write_text(text, encoding="utf-8")
-    hub.add(
-        f"models/{name}", publishers_files(12, texts, **(heads if profile == "finbert" else {}))
-    )
+    labels = FINBERT_LABELS if profile == "finbert" else {}
+    hub.add(f"models/{name}", publishers_files(12, texts, **labels))
     arguments = small(folder, profile, layers=2, hidden=32, heads=2, ffn=64, recovery_epochs=1)
     with hub.serve() as endpoint:
         finish(folder, *arguments, env=settings_of(endpoint, tmp_path))

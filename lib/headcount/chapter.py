@@ -22,6 +22,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import datasets
 import huggingface_hub
 import numpy as np
 import pandas as pd
@@ -496,7 +497,7 @@ def _quieten() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     huggingface_hub.utils.disable_progress_bars()
-    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when datasets is imported
+    datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate|onnx.*)(\..*)?")
 
 

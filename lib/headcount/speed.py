@@ -305,10 +305,9 @@ def run(options: argparse.Namespace) -> int:
     found = measure(sentences, options.model, options.steps)
     epoch = round(len(labelled) * TRAINING_SHARE)
     print(write(options.folder, options.model, found, epoch))
-    records.write_text(
-        options.folder / "README.md", f"# Training speed\n\n{table(options.folder)}\n"
-    )
-    print(table(options.folder))
+    shown = table(options.folder)
+    records.write_text(options.folder / "README.md", f"# Training speed\n\n{shown}\n")
+    print(shown)
     return 0
 
 

@@ -44,6 +44,7 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     from headcount import colab
 
     colab.set_up()"""
+CELL = "# %%"
 BADGE_LINE = re.compile(r"\[!\[Open in Colab\]\(\S+\)\]\(\S+\)")
 
 
@@ -68,15 +69,6 @@ def badge(path: str, address: str) -> str:
     return BADGE.format(repository=repository, branch=BRANCH, path=path)
 
 
-def cells(path: str, address: str) -> tuple[NotebookNode, NotebookNode]:
-    """The badge that opens ``path``, and the set-up cell."""
-    hidden = {"tags": [TAG, "not-in-report"]}
-    return (
-        nbformat.v4.new_markdown_cell(badge(path, address), metadata=hidden),
-        nbformat.v4.new_code_cell(SET_UP.format(address=address), metadata=hidden),
-    )
-
-
 def repointed(executed: str, study: str) -> str:
     """The text of an executed notebook whose badge opens ``study``'s copy of it."""
     return executed.replace(
@@ -89,17 +81,19 @@ def stamp(notebook: NotebookNode, path: str, address: str) -> None:
 
     New ones come after the title and before the first code.
     """
-    new_badge, new_set_up = cells(path, address)
+    hidden = {"tags": [TAG, "not-in-report"]}
+    badge_cell = nbformat.v4.new_markdown_cell(badge(path, address), metadata=hidden)
+    set_up_cell = nbformat.v4.new_code_cell(SET_UP.format(address=address), metadata=hidden)
     ours = {cell.cell_type: cell for cell in notebook.cells if TAG in cell.metadata.get("tags", ())}
     if "markdown" in ours:
-        ours["markdown"].source = new_badge.source
+        ours["markdown"].source = badge_cell.source
     else:
-        notebook.cells.insert(1, new_badge)
+        notebook.cells.insert(1, badge_cell)
     if "code" in ours:
-        ours["code"].source = new_set_up.source
+        ours["code"].source = set_up_cell.source
     else:
         kinds = [cell.cell_type for cell in notebook.cells]
-        notebook.cells.insert(kinds.index("code"), new_set_up)
+        notebook.cells.insert(kinds.index("code"), set_up_cell)
 
 
 def written(root: Path) -> dict[Path, str]:
@@ -130,25 +124,14 @@ def written(root: Path) -> dict[Path, str]:
 
 
 def _source(path: Path, opens: str, address: str) -> str:
-    """A chapter's text with its two cells; all else stays as it was typed."""
+    """A chapter's text with its two cells; its header, and all else, stay as they were typed."""
     text = path.read_text(encoding="utf-8")
-    head, *parts = re.split(r"^(?=# %%)", text, flags=re.MULTILINE)
-    new_badge, new_set_up = cells(opens, address)
-    tags = f'tags=["{TAG}", "not-in-report"]'
-    blocks = {
-        f"# %% [markdown] {tags}\n": f"# {new_badge.source}\n\n",
-        f"# %% {tags}\n": f"{new_set_up.source}\n\n",
-    }
-    for place, (marker, body) in enumerate(blocks.items()):
-        mine = [i for i, part in enumerate(parts) if part.startswith(marker)]
-        if mine:
-            parts[mine[0]] = marker + body
-        elif place == 0:
-            parts.insert(1, marker + body)
-        else:
-            code = [i for i, part in enumerate(parts) if not part.startswith("# %% [markdown]")]
-            parts.insert(code[0], marker + body)
-    return head + "".join(parts)
+    notebook = jupytext.reads(text, fmt="py:percent")
+    # Where no cell has tags yet, Jupytext would write none.
+    notebook.metadata.setdefault("jupytext", {})["cell_metadata_filter"] = "tags,-all"
+    stamp(notebook, opens, address)
+    renewed = jupytext.writes(notebook, fmt="py:percent")
+    return text[: text.index(CELL)] + renewed[renewed.index(CELL) :]
 
 
 def write(root: Path = Path(), *, check: bool = False) -> list[Path]:

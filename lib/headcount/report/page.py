@@ -16,6 +16,7 @@ from jinja2 import Environment
 from nbconvert import HTMLExporter, MarkdownExporter
 from nbformat import NotebookNode
 
+from headcount.colab.cells import TAG
 from headcount.errors import InputError
 from headcount.records import write_text
 
@@ -59,7 +60,7 @@ def _read(notebook: Path) -> NotebookNode:
     for cell in nb.cells:
         if cell.cell_type != "code" or not cell.source.strip():
             continue
-        if "colab" in cell.metadata.get("tags", []):
+        if TAG in cell.metadata.get("tags", []):
             continue  # may have been put in later, and does nothing elsewhere
         failed = any(output.output_type == "error" for output in cell.outputs)
         if failed or cell.execution_count is None:

@@ -125,7 +125,7 @@ def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path
                 log.flush()
                 started = progress.started
                 progress.read(line)
-                if progress.started > max(started, 1):  # so the one before has ended
+                if 0 < started < progress.started:  # the job before has ended
                     backup = keep_copy(plan.profile, backup)
             status = process.wait()
     except KeyboardInterrupt:
