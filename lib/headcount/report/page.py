@@ -92,7 +92,8 @@ def _shown(
 def _embedded(png: bytes, alt: str) -> dict[str, str]:
     code = base64.b64encode(png).decode()
     source = f"data:image/png;base64,{code}"
-    return {"text/html": f'<figure><img src="{source}" alt="{html.escape(alt)}"></figure>'}
+    picture = f'<img src="{source}" alt="{html.escape(alt)}">'
+    return {"text/html": f'<figure aria-label="picture" tabindex="0">{picture}</figure>'}
 
 
 def _html(nb: NotebookNode) -> str:
