@@ -3,19 +3,19 @@
 # `python -m headcount.study run` writes work/<profile>/study.yaml and the parameters, and starts
 # this; `snakemake --configfile work/<profile>/study.yaml --cores 2 -n` shows what would run.
 import sys
-from pathlib import Path
 from shlex import quote
 
 PROFILE, FOLDS = config["profile"], config["folds"]
 WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
 
-CHAPTERS = sorted(path.stem for path in Path("notebooks").glob("[0-9][0-9]_*.py"))
+CHAPTERS = config["chapters"]
 BENCHMARK, REPORT = "07_benchmark", "08_report"
-ONCE = {CHAPTERS[0], BENCHMARK, REPORT}  # a study has one of each, on fold 0
+ONCE = {CHAPTERS[0], "05b_heads", BENCHMARK, REPORT}  # a study has one of each, on fold 0
 UPSTREAM = {  # what a chapter reads, where that is not the teacher alone
     "01_data": [],
     "02_teacher": ["01_data"],
     "04_quantization": ["02_teacher", "03_distillation"],
+    "05b_heads": ["02_teacher", "05_pruning"],
 }
 
 

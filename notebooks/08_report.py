@@ -103,12 +103,13 @@ run.table(judged, "claims")
 Markdown(report.markdown(report.contrasts(judged, study)) if len(tried) else "None has run.")
 
 # %%
-if len(tried):
+scored = tried[tried["unit"] == "points"]
+if len(scored):
     run.figure(
-        plots.differences(tried, title=f"Contrasts of the claims tried so far{study.mark}"),
+        plots.differences(scored, title=f"Contrasts of the claims tried so far{study.mark}"),
         "claims",
-        f"Paired differences in macro-F1 of {len(tried)} contrasts, with 95 % intervals{study.mark}",
-        tried,
+        f"Differences in macro-F1 of {len(scored)} contrasts, with 95 % intervals{study.mark}",
+        scored,
     )
 
 # %%
@@ -193,7 +194,7 @@ if len(costed):
     run.figure(
         plots.pareto(costed, title=f"Macro-F1 against latency{study.mark}"),
         "pareto",
-        f"Macro-F1 against median latency of {len(costed)} variants, discs as large as the files"
+        f"Macro-F1 against median latency of {len(costed)} variants, marks as large as the files"
         f"{study.mark}",
         costed,
     )

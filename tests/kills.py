@@ -32,7 +32,7 @@ CLOCKS = ("train_seconds", "provenance")  # differ between equal runs
 # The smallest study that trains, prunes and reports.
 SMALL = {
     "sentences": 300, "simulated_studies": 5, "epochs": 2, "init_epochs": 2, "recovery_epochs": 2,
-    "probe_sentences": 10, "warmup": 1, "timed": 5, "draws": 100,
+    "probe_sentences": 10, "warmup": 1, "timed": 5, "draws": 100, "trainings": 1,
 }  # fmt: skip
 
 
@@ -53,12 +53,16 @@ def clone(folder: Path, chapters: str = "") -> Path:
 
 def _without_other_chapters(notebooks: Path, kept: list[str]) -> None:
     for source in notebooks.glob("[0-9]*.py"):
-        if source.name[:2] not in kept:
+        if _number(source.name) not in kept:
             source.unlink()
     for path in notebooks.glob("profiles/*.yaml"):  # which may not name chapters that are not there
         parts = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parts = {n: v for n, v in parts.items() if n in ("study", "all") or n[:2] in kept}
+        parts = {n: v for n, v in parts.items() if n in ("study", "all") or _number(n) in kept}
         path.write_text(yaml.safe_dump(parts), encoding="utf-8")
+
+
+def _number(chapter: str) -> str:
+    return chapter.partition("_")[0]
 
 
 def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen:

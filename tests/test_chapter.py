@@ -140,6 +140,56 @@ def test_a_chapter_run_again_leaves_nothing_of_the_time_before(settled, tmp_path
     assert {path.stem for path in (tmp_path / "work" / "predictions").iterdir()} == left
 
 
+def sweep(run, model, name="one-shot"):
+    frame = pd.DataFrame({"id": list("abc"), "group": range(3), "source": "s", "label": range(3)})
+    points = {"whole": np.eye(3), "entropy@30": np.eye(3)[[0, 1, 1]]}
+    return run.sweep(name, points, frame, model)
+
+
+def test_a_sweep_is_kept_and_told_as_a_curve(settled, tiny, tmp_path):
+    run = settled()
+    curve = sweep(run, tiny())
+    assert curve["series"].tolist() == ["whole", "entropy"]
+    assert curve["percent"].tolist() == [0, 30]
+    # By class 1, 2/3 and 0.
+    assert curve["score"].tolist() == pytest.approx([1, 5 / 9])
+    kept = records.sweep(tmp_path / "work", "one-shot")
+    assert kept["entropy@30"].tolist() == [0, 1, 1]
+
+
+def test_other_seeds_findings_and_sweeps_of_the_time_before_go_too(settled, tiny, tmp_path):
+    difference = stats.Difference(0.1, 0.0, 0.2, p=np.nan, n=8, groups=8)
+    named = {"variant": "a", "baseline": "b", "unit": "%", "n_unit": "heads"}
+    first = settled("epochs = 5")
+    for number in (0, 1, 2):
+        score(first.at(number), "teacher")
+    sweep(first, tiny())
+    sweep(first, tiny(), "layers")
+    for claim in ("C13", "C17"):
+        first.finding(claim, difference, **named)
+    first.finish()
+    by_hand = settled("seed = 5")  # another chapter run, whose records are its own
+    score(by_hand, "teacher")
+    by_hand.finish()
+    again = settled("seed = 0\nepochs = 6")
+    score(again, "teacher")
+    score(again.at(1), "teacher")
+    sweep(again, tiny())
+    again.finding("C13", difference, **named)
+    again.finish()
+    work = tmp_path / "work"
+    assert [record.seed for record in records.read(work)] == [0, 1, 5]
+    assert [one.name for one in records.read_sweeps(work)] == ["one-shot"]
+    (found,) = records.read_findings(work)
+    assert (found.claim, found.p) == ("C13", None)
+    assert again.settle("C13").diff == 0.1
+    with pytest.raises(InputError, match="C17 cannot be judged"):
+        again.settle("C17")
+    (row,) = again.verdicts(["C13", "C17"]).to_dict("records")
+    assert (row["difference"], row["unit"]) == (10, "%")
+    assert row["verdict here"] == "undecided (synthetic corpus)"
+
+
 def test_weights_that_are_not_those_of_the_record_are_refused(settled, tiny, word_pieces):
     run = settled()
     word_pieces.save_pretrained(run.artifacts / "data" / "tokenizer")

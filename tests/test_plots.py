@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from headcount import plots, stats
+from headcount.plots import heads
 
 VARIANTS = [
     "majority",
@@ -92,8 +93,17 @@ PROTANOPIA = [
 
 
 @pytest.mark.parametrize("sight", [np.eye(3), DEUTERANOPIA, PROTANOPIA])
-def test_families_are_told_apart_by_the_colour_blind(sight):
-    linear = [np.array(to_rgb(colour)) ** 2.2 for colour in plots.COLOURS.values()]
+@pytest.mark.parametrize(
+    "colours",
+    [
+        plots.COLOURS.values(),
+        [*plots.SERIES, plots.COLOURS["teacher"], plots.COLOURS["random"]],
+        heads.ROLES.values(),
+    ],
+    ids=["families", "series", "roles"],
+)
+def test_colours_are_told_apart_by_the_colour_blind(colours, sight):
+    linear = [np.array(to_rgb(colour)) ** 2.2 for colour in colours]
     seen = [np.clip(np.array(sight) @ colour, 0, 1) ** (1 / 2.2) for colour in linear]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 0.2
 
@@ -109,6 +119,20 @@ def test_save_writes_a_picture_of_1200_pixels(pooled, tmp_path):
     with Image.open(tmp_path / "scores.png") as image:
         assert image.width == 1200
         assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_what_is_annotated_stays_clear_of_the_legend():
+    bars = pd.DataFrame(
+        [(0, name, 0.01, 0, 0.02) for name in ("all heads off", "one head kept", "constant")],
+        columns=["layer", "treatment", "loss", "low", "high"],
+    )
+    figure = plots.layer_bars(bars, title="Legend at the bottom")
+    plots.annotate(figure, "a line as long as it takes to come below the legend " * 2)
+    figure.draw_without_rendering()
+    note, legend = figure.texts[-1].get_window_extent(), figure.legends[0].get_window_extent()
+    assert note.x0 < legend.x1
+    assert 0 < note.y0 < note.y1 < legend.y0
+    assert legend.y1 < figure.axes[0].xaxis.label.get_window_extent().y0
 
 
 def test_learning_curve_draws_what_was_logged():
@@ -163,6 +187,9 @@ def test_head_map_hatches_removed_heads():
     assert "4 of 6 left" in ax.get_xlabel()
     coloured = ax.collections[0].get_array()
     assert sorted(coloured.compressed()) == pytest.approx([0, 0.2, 1, 1.2])
+    rounds = grid.assign(score=[1, 5, np.nan] * 2).drop(columns="alive")
+    rounds = plots.head_map(rounds, title="", label="round").axes[1]
+    assert all(tick == round(tick) for tick in rounds.get_yticks())
     # A head that is gone may have no row at all.
     short = grid[grid["alive"]]
     assert "4 of 6 left" in plots.head_map(short, title="", label="").axes[0].get_xlabel()
@@ -179,6 +206,192 @@ def test_heads_alive_shows_claim_and_count():
     (ax,) = plots.heads_alive(rounds, title="Alive", total=72).axes
     assert {(2, 58), (2, 65)} <= points(ax)
     assert {text.get_text() for text in ax.texts} == {"claimed", "live"}
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.fixture
+def curves():
+    """Eight criteria, of which the first is the worst, and three draws of random heads."""
+    percent = np.arange(0, 100, 10)
+    scores = {
+        f"criterion {i}": 0.2 + 0.6 / (1 + np.exp((percent - 30 - 5 * i) / 9)) for i in range(8)
+    }
+    frames = [
+        pd.DataFrame({"series": name, "percent": percent, "score": score, "draw": 0})
+        for name, score in scores.items()
+    ]
+    frames += [
+        pd.DataFrame({"series": "random", "percent": percent, "score": 0.8 - step * percent})
+        for step in (0.001, 0.002, 0.006)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_sparsity_curves_are_named_in_the_order_of_their_areas(curves):
+    figure = plots.sparsity_curves(curves, title="Curves", reference=0.81)
+    (ax,) = figure.axes
+    named = legend_of(figure)
+    assert named[0] == "whole model 0.810"
+    assert "random (3 draws)" in named
+    ordered = [name for name in named if name.startswith("criterion")]
+    assert ordered == [f"criterion {i}" for i in reversed(range(8))]
+    worst = curves[curves["series"] == "criterion 0"]
+    given = zip(worst["percent"], worst["score"].round(6), strict=True)
+    assert {(90, 0.53), *given} <= points(ax)  # 0.53 is the mean of the draws
+    looks = {(to_hex(line.get_color()), line.get_marker()) for line in ax.lines}
+    assert len(looks) == 8 + 2
+    assert (plots.COLOURS["random"].lower(), "None") in looks
+
+
+def test_sparsity_curves_band_reaches_from_the_lowest_to_the_highest_draw(curves):
+    (ax,) = plots.sparsity_curves(curves, title="Draws").axes
+    (band,) = ax.collections
+    ends = {round(y, 6) for x, y in band.get_paths()[0].vertices if x == 90}
+    assert ends == {0.26, 0.71}
+    assert to_hex(band.get_facecolor()[0]) == plots.COLOURS["random"].lower()
+    one = curves[curves["series"] == "criterion 3"]
+    one = one.assign(low=one["score"] - 0.1, high=one["score"] + 0.2)
+    (band,) = plots.sparsity_curves(one, title="Interval").axes[0].collections
+    ends = {round(y - one["score"].iloc[0], 6) for x, y in band.get_paths()[0].vertices if x == 0}
+    assert ends == {-0.1, 0.2}
+
+
+def test_a_knee_is_marked_on_its_own_line(curves):
+    two = curves[curves["series"].isin(["criterion 0", "criterion 7"])]
+    knees = {"criterion 0": 25, "criterion 7": 61}
+    (ax,) = plots.sparsity_curves(two, title="Knees", knees=knees).axes
+    assert [text.get_text() for text in ax.texts] == ["knee 25 %", "knee 61 %"]
+    for text, (name, percent) in zip(ax.texts, knees.items(), strict=True):
+        line = two[two["series"] == name]
+        height = np.interp(percent, line["percent"], line["score"])
+        assert text.xy == pytest.approx((percent, height))
+        assert (percent, round(height, 6)) in points(ax)
+        assert text.get_color() == next(
+            drawn.get_color() for drawn in ax.lines if drawn.get_label() == name
+        )
+
+
+def test_agreement_writes_every_correlation():
+    names = ["entropy", "entropy-reversed", "magnitude"]
+    table = pd.DataFrame(
+        [[1, -1, 0.126], [-1, 1, -0.126], [0.126, -0.126, 1]], index=names, columns=names
+    )
+    ax, bar = plots.agreement(table, title="Agreement").axes
+    assert [text.get_text() for text in ax.texts[:6]] == [
+        "1.00", "−1.00", "0.13", "−1.00", "1.00", "−0.13",
+    ]  # fmt: skip
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == names
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == names
+    assert bar.get_ylim() == (-1, 1)
+
+
+def test_rank_scatter_has_a_panel_for_each_criterion():
+    rng = np.random.default_rng(0)
+    layer = np.repeat(range(6), 12)
+    rise = rng.normal(0.001, 0.003, 72) + rng.exponential(0.02, 72)
+    frame = pd.concat(
+        pd.DataFrame(
+            {
+                "criterion": f"criterion {i}",
+                "rank": rng.permutation(72) + 1,
+                "rise": rise,
+                "layer": layer,
+                "rho": -0.1 * i,
+            }
+        )
+        for i in range(6)
+    )
+    figure = plots.rank_scatter(frame, title="Ranks")
+    *axes, bar = figure.axes
+    assert [ax.get_title(loc="left") for ax in axes[:2]] == [
+        "criterion 0\nρ = 0.00", "criterion 1\nρ = −0.10",
+    ]  # fmt: skip
+    assert len(axes) == 6
+    for ax, (_, given) in zip(axes, frame.groupby("criterion"), strict=True):
+        drawn = ax.collections[0]
+        assert np.asarray(drawn.get_offsets()) == pytest.approx(given[["rank", "rise"]].to_numpy())
+        assert drawn.get_array().tolist() == layer.tolist()
+    # Named where nothing is below.
+    assert [bool(ax.get_xlabel()) for ax in axes] == [False] * 2 + [True] * 4
+    figure.draw_without_rendering()
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == list("012345")
+    ticks = [tick.get_text() for tick in axes[0].get_yticklabels()]
+    assert ticks == ["0", "0.02", "0.03", "0.05", "0.07"]
+
+
+def test_layer_bars_stand_beside_each_other_in_points():
+    bars = pd.DataFrame(
+        [
+            (layer, name, loss + layer / 100, loss - 0.005, loss + 0.02)
+            for name, loss in (("all heads off", 0.03), ("one head kept", -0.01))
+            for layer in (0, 1, 2)
+        ],
+        columns=["layer", "treatment", "loss", "low", "high"],
+    )
+    figure = plots.layer_bars(bars, title="Layers")
+    (ax,) = figure.axes
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([3, 4, 5, -1, 0, 1])
+    first, second = ax.patches[:3], ax.patches[3:]
+    for layer, (left, right) in enumerate(zip(first, second, strict=True)):
+        assert left.get_x() + left.get_width() < right.get_x()
+        assert left.get_x() < layer < right.get_x() + right.get_width()
+    ends = ax.collections[0].get_segments()[0]
+    assert ends[:, 1] == pytest.approx([2.5, 5])
+    assert "points" in ax.get_ylabel()
+    assert legend_of(figure) == ["all heads off", "one head kept"]
+
+
+def test_removal_times_are_ratios_around_one():
+    times = pd.DataFrame(
+        [
+            (tokens, share, model, 1 - share * tokens / 256, 0.7, 1.02)
+            for model in ("MiniLM", "BERT")
+            for share in (0.3, 0.5, 0.9)
+            for tokens in (64, 8, 128)
+        ],
+        columns=["tokens", "share", "model", "ratio", "low", "high"],
+    )
+    figure = plots.removal_times(times, title="Times")
+    left, right = figure.axes
+    assert [ax.get_title(loc="left") for ax in (left, right)] == ["MiniLM", "BERT"]
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["8", "64", "128"]
+    assert left.get_xscale() == "log"
+    band = left.patches[0].get_extents().transformed(left.transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((0.95, 1.05))
+    middle = left.lines[1].get_xydata()
+    assert middle == pytest.approx(np.array([[8, 1 - 4 / 256], [64, 0.875], [128, 0.75]]))
+    assert [text.get_text() for text in left.texts] == ["90 % gone", "50 % gone", "30 % gone"]
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for ax in figure.axes for text in ax.texts]
+    boxes.append(right.get_window_extent())
+    assert not [
+        pair for pair in combinations(boxes[:3] + boxes[-1:], 2) if pair[0].overlaps(pair[1])
+    ]
+
+
+def test_head_roles_say_what_a_head_does_and_when_it_goes():
+    roles = pd.DataFrame(
+        {
+            "layer": [0, 0, 0, 1, 1, 1],
+            "head": [0, 1, 2] * 2,
+            "role": ["other", "positional", "other", "other", "rare words", "positional"],
+            "when": [3, np.nan, 1, np.nan, 2, np.nan],
+        }
+    )
+    figure = plots.head_roles(roles, title="Roles", when="the order in which it goes")
+    (ax,) = figure.axes
+    colours = {cell.get_xy(): to_hex(cell.get_facecolor()) for cell in ax.patches}
+    assert colours == {
+        (row.head, row.layer): heads.ROLES[row.role].lower() for row in roles.itertuples()
+    }
+    numbers = {text.get_position(): text.get_text() for text in ax.texts}
+    assert numbers == {(0.5, 0.5): "3", (2.5, 0.5): "1", (1.5, 1.5): "2"}
+    assert ax.get_ylim() == (2, 0)
+    assert "the order in which it goes" in ax.get_xlabel()
+    assert legend_of(figure) == ["positional (2)", "rare words (1)", "other (3)"]
 
 
 def test_scores_draw_intervals_and_name_what_falls_off_the_axis(pooled):

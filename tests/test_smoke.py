@@ -13,11 +13,12 @@ pytestmark = pytest.mark.timeout(2700)  # a whole study, on a machine that may b
 
 SMOKE = ("--profile", "smoke")
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
+ARMS = ("entropy", "gradient", "random", "seedloop")
 VARIANTS = {
     *("majority", "tfidf", "teacher", "teacher-onnx", "teacher-int8", "teacher-torch-int8"),
     *("student-hard", "student-kd", "student-hard-init", "student-kd-init"),
     *("student-hard-int8", "student-kd-int8", "student-hard-init-int8", "student-kd-init-int8"),
-    *("heads-entropy-30", "heads-entropy-50", "heads-random-30", "heads-random-50"),
+    *(f"heads-{arm}-{percent}" for arm in ARMS for percent in (30, 50)),
     *("teacher-continued-9", "teacher-continued-15"),
 }
 
@@ -32,14 +33,29 @@ def undisturbed(tmp_path_factory):
 def test_every_variant_has_a_record_on_every_fold(undisturbed):
     report = undisturbed / "reports/smoke"
     for fold in (0, 1):
-        assert {r.variant for r in records.read(report, fold=fold)} == VARIANTS
+        once = {"heads-fixed"} if fold == 0 else set()
+        assert {r.variant for r in records.read(report, fold=fold)} == VARIANTS | once
     pooled = pd.read_csv(report / "pooled.csv").set_index("variant")
-    assert set(pooled.index) == VARIANTS
-    assert (pooled["folds"] == 2).all()
+    assert set(pooled.index) == VARIANTS | {"heads-fixed"}
+    assert (pooled["folds"].drop("heads-fixed") == 2).all()
+    assert pooled.loc[["teacher-continued-15", "heads-entropy-50"], "seeds"].tolist() == [2, 2]
     assert (pooled["ci_low"] <= pooled["macro_f1"]).all()
     results = pd.read_csv(report / "results.csv")
     assert list(results) == records.RESULTS_COLUMNS
-    assert len(results) == 2 * len(VARIANTS)
+    # The second seed of the control and of entropy, after both rounds.
+    assert len(results) == 2 * (len(VARIANTS) + 4) + 1
+
+
+def test_claims_about_heads_are_judged(undisturbed):
+    """From sweeps of both folds, findings of fold 0, and losses."""
+    judged = pd.read_csv(undisturbed / "reports/smoke/tables/fold0/08_report-claims.csv")
+    judged = judged.set_index("id").dropna(subset="diff")
+    heads = ["C1", "C2", "C3", "C4", "C5", "C13", "C15a", "C15b", "C16a", "C16b", "C17"]
+    assert set(heads) <= set(judged.index)
+    assert (judged["diff_low"] <= judged["diff_high"]).all()
+    once, twice = judged.loc["C4", "n"], judged.loc["C2", "n"]
+    assert twice == sum(r.n for r in records.read(undisturbed / "reports/smoke", variant="teacher"))
+    assert once < twice
 
 
 def test_heads_that_a_record_counts_are_those_that_its_model_has(undisturbed):

@@ -218,6 +218,12 @@ def difference(low, high):
         ((0.001, 0.020), {"side": "below"}, "refuted"),
         # Touching the margin is not lying on one side of it.
         ((0.0, 0.02), {}, "undecided"),
+        # "About the same", as a ratio's distance from 1: C13.
+        ((-0.03, 0.05), {"side": "within", "margin": 0.05}, "supported"),
+        ((-0.03, 0.06), {"side": "within", "margin": 0.05}, "undecided"),
+        ((-0.30, 0.30), {"side": "within", "margin": 0.05}, "undecided"),
+        ((0.06, 0.20), {"side": "within", "margin": 0.05}, "refuted"),
+        ((-0.40, -0.06), {"side": "within", "margin": 0.05}, "refuted"),
     ],
 )
 def test_verdicts_follow_the_rule(interval, options, expected):

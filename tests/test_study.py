@@ -85,7 +85,7 @@ def planned(folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pairs = re.findall(r"wildcards: fold=(\d), chapter=(\w+)", done.stdout + done.stderr)
-    return sorted({f"{name[:2]}.{fold}" for fold, name in pairs})
+    return sorted({f"{name.partition('_')[0]}.{fold}" for fold, name in pairs})
 
 
 def write_plan(folder, monkeypatch, **arguments):
@@ -246,6 +246,22 @@ def test_parameters_of_a_chapter_concern_it_and_its_descendants(finished, monkey
     profile.write_text(profile.read_text().replace("epochs: 2", "epochs: 3"))
     write_plan(finished, monkeypatch)
     assert planned(finished) == ["05.0", "05.1", "07.0", "08.0"]
+
+
+def test_a_chapter_that_a_profile_goes_without_is_not_planned(repository, monkeypatch):
+    profile = repository / "notebooks" / "profiles" / "tiny.yaml"
+    given = yaml.safe_load(profile.read_text())
+    given["study"]["without"] = ["05_pruning"]
+    profile.write_text(yaml.safe_dump(given))
+    write_plan(repository, monkeypatch)
+    assert planned(repository) == ["01.0", "02.0", "02.1", "07.0", "08.0"]
+    assert not (repository / "work/tiny/parameters/05_pruning.yaml").exists()
+
+
+def test_a_second_part_of_a_chapter_runs_once_and_after_it(repository, monkeypatch):
+    chapter(repository, "05b_heads")
+    write_plan(repository, monkeypatch)
+    assert planned(repository) == ["01.0", "02.0", "02.1", "05.0", "05.1", "05b.0", "07.0", "08.0"]
 
 
 def test_cores_and_data_folder_are_no_reason_to_run_again(finished, monkeypatch):
@@ -460,6 +476,8 @@ def test_bad_arguments(repository, monkeypatch, capsys, arguments, expected):
         ("05_prunning: {epochs: 3}", "unknown part '05_prunning': did you mean '05_pruning'?"),
         ("study: {fold: [0]}", "part study, has no parameter 'fold': did you mean 'folds'?"),
         ("study: {folds: 0}", "folds 0: give whole numbers"),
+        ("study: {without: [05_prunning]}", "without: unknown chapter '05_prunning': did you mean"),
+        ("study: {without: 05_pruning}", "without '05_pruning': give a list of chapters"),
         ("all: {seed: one}", "seed='one' is of type str"),
         ("02_teacher: {learning_rate: fast}", "learning_rate='fast' is of type str"),
         ("all: {work: elsewhere}", "does not take 'work': use --profile"),

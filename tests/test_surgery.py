@@ -57,9 +57,11 @@ def model(request):
     return build(request.param)
 
 
-def build(kind):
+def build(kind, **changes):
     torch.manual_seed(7)
-    model = AutoModelForSequenceClassification.from_config(copy.deepcopy(CONFIGS[kind]))
+    config = copy.deepcopy(CONFIGS[kind])
+    config.update(changes)
+    model = AutoModelForSequenceClassification.from_config(config)
     # Fresh biases are zero and fresh weights tiny: both would hide a wrong slice.
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -9,6 +9,7 @@ does the report:
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import logging
 import os
@@ -16,7 +17,7 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -323,6 +324,125 @@ class Run:
         saw_test = self.facts["teacher_saw_test"]
         return claims.verdict(claims.BY_ID[claim], difference, saw_test=saw_test) + self.mark
 
+    def settle(self, claim: str) -> stats.Difference:
+        """What the evidence of a claim says on this fold alone.
+
+        Raises:
+            InputError: it has not run here.
+        """
+        settled = self._evidence(claim)
+        if settled is None:
+            raise InputError(f"{claim} cannot be judged in {self.work}: its evidence has not run")
+        return settled[0]
+
+    def _evidence(self, claim: str) -> claims.Settled | None:
+        evidence = claims.BY_ID[claim].evidence
+        return evidence.settle(self.work, fold=self.fold, draws=stats.DRAWS, seed=0)
+
+    def verdicts(self, ids: Sequence[str]) -> pd.DataFrame:
+        """Verdicts on this fold alone, of those claims whose evidence has run.
+
+        Columns: claim, verdict here, difference, low, high (95 %), unit.
+        """
+        rows = []
+        for claim in ids:
+            if (settled := self._evidence(claim)) is None:
+                continue
+            difference, named = settled
+            scale = claims.SCALES[named["unit"]]
+            rows.append(
+                {
+                    "claim": f"{claim}: {claims.BY_ID[claim].text}",
+                    "verdict here": named.get("barred") or self.verdict(claim, difference),
+                    "difference": scale * difference.diff,
+                    "low": scale * difference.low,
+                    "high": scale * difference.high,
+                    "unit": named["unit"],
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def at(self, seed: int) -> Run:
+        """This run with another seed for its trainings; what it writes counts as this one's."""
+        return dataclasses.replace(self, seed=seed)
+
+    def sweep(
+        self,
+        name: str,
+        logits: Mapping[str, np.ndarray],
+        frame: pd.DataFrame,
+        model: transformers.PreTrainedModel,
+    ) -> pd.DataFrame:
+        """Keep what many models that were made from ``model`` answer; returns their macro-F1.
+
+        Args:
+            logits: by point, such as ``entropy@30``: (n, 3), in the order of ``frame``.
+
+        Returns:
+            Columns series, percent (what stands before and after the @) and score.
+        """
+        guesses = {point: given.argmax(1) for point, given in logits.items()}
+        sweep = records.Sweep(
+            study=self.profile,
+            chapter=self.chapter,
+            name=name,
+            fold=self.fold,
+            seed=self.seed,
+            n=len(frame),
+            points=list(guesses),
+            weights_sha256=models.weights_sha256(model),
+            teacher_saw_test=self.facts["teacher_saw_test"],
+            provenance=self.provenance(),
+        )
+        columns = frame[["id", "group", "source", "label"]]
+        records.write_sweep(self.work, sweep, columns.assign(**guesses))
+        self._scored.add(sweep.stem)
+        labels = frame["label"].to_numpy()
+        rows = [
+            (*point.partition("@")[::2], stats.macro_f1(labels, guess))
+            for point, guess in guesses.items()
+        ]
+        scores = pd.DataFrame(rows, columns=["series", "percent", "score"])
+        return scores.assign(percent=pd.to_numeric(scores["percent"]).fillna(0))
+
+    def finding(
+        self,
+        claim: str,
+        difference: stats.Difference,
+        *,
+        variant: str,
+        baseline: str,
+        unit: str,
+        n_unit: str,
+    ) -> None:
+        """Write down what this chapter measured for a claim, on this fold.
+
+        Args:
+            variant, baseline: what is compared, in words.
+            unit: of the difference, one of `claims.SCALES`.
+            n_unit: what ``difference.n`` counts.
+        """
+        found = records.Finding(
+            study=self.profile,
+            chapter=self.chapter,
+            claim=claim,
+            fold=self.fold,
+            variant=variant,
+            baseline=baseline,
+            unit=unit,
+            diff=difference.diff,
+            low=difference.low,
+            high=difference.high,
+            p=None if np.isnan(difference.p) else difference.p,
+            n=difference.n,
+            n_unit=n_unit,
+            detectable=difference.detectable,
+            teacher_saw_test=self.facts["teacher_saw_test"],
+            provenance=self.provenance(),
+        )
+        records.write_finding(self.work, found)
+        self._scored.add(found.stem)
+
     def describe(self, variant: str, logits: np.ndarray, record: records.Record) -> None:
         """Write into the README of ``variant``'s deployable folder what is known of its model.
 
@@ -401,10 +521,25 @@ class Run:
         What an earlier run of this chapter, fold and seed had recorded and this one has not, with
         other parameters for instance, is removed: it would be pooled with what it does not fit.
         """
-        for record in records.read(self.work, fold=self.fold, seed=self.seed):
-            if record.chapter == self.chapter and record.stem not in self._scored:
-                records.remove(self.work, record)
-        written = [f"records/{stem}.json" for stem in sorted(self._scored)]
+        kept = [
+            *records.read(self.work, fold=self.fold),
+            *records.read_sweeps(self.work, fold=self.fold),
+            *records.read_findings(self.work, fold=self.fold),
+        ]
+        mine = [
+            one
+            for one in kept
+            # The seed that the chapter ran with: it may have trained with others besides.
+            if one.chapter == self.chapter and one.provenance.config["seed"] == self.seed
+        ]
+        for one in mine:
+            if one.stem not in self._scored:
+                records.remove(self.work, one)
+        written = sorted(
+            f"{records.FOLDERS[type(one)]}/{one.stem}.json"
+            for one in mine
+            if one.stem in self._scored
+        )
         written += [path.relative_to(self.work).as_posix() for path in self._files]
         print(f"{len(written)} files in {self.work}:")
         print("\n".join(f"  {name}" for name in dict.fromkeys(written)))

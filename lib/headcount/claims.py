@@ -1,88 +1,338 @@
-"""The claims on trial, as data, and their verdicts so far, from a study's records.
+"""The claims on trial, as data, and their verdicts so far, from what a study left.
 
-Contrasts, margins and sides were fixed before any run. What a claim compares is macro-F1 of one
-variant minus that of another; where it compares something else, `contrast` is empty until the
-chapter that measures it exists.
+Contrasts, margins and sides were fixed before any run. Most claims compare macro-F1 of one variant
+with that of another; some compare curves over many masked models, and some were measured in another
+unit altogether: each says which, as its evidence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
-from headcount import records, stats
+from headcount import curves, records, stats
 
 NOT_RUN = "not yet run"
 SAW_TEST = "no verdict: the teacher saw the test"
 UNEQUAL = "no verdict: trained for unequal steps"
 
+# What a difference is multiplied by to be told in its unit.
+SCALES = {"points": 100, "%": 100, "% of the heads": 100, "nats": 1, "rank correlation": 1}
+Points = Mapping[str, np.ndarray]
+Settled = tuple[stats.Difference, dict[str, Any]]
+
+
+class Evidence(Protocol):
+    """The one comparison that settles a claim."""
+
+    def settle(self, folder: Path, **how: Any) -> Settled | None:
+        """The difference, and the columns of `judge` that it does not fill; None if not run.
+
+        Keywords: draws, seed, and fold, "*" for all of them together.
+        """
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Macro-F1 of a variant minus that of its baseline, on the pooled test parts.
+
+    Attributes:
+        equal_steps: whether both must have been trained equally long.
+    """
+
+    variant: str
+    baseline: str
+    equal_steps: bool = False
+
+    def settle(self, folder: Path, **how: Any) -> Settled | None:
+        names = (self.variant, self.baseline)
+        fold = how["fold"]
+        results = records.table(folder).query("split == 'test' and variant in @names")
+        if fold != "*":
+            results = results.query("fold == @fold")
+        if results["variant"].nunique() < 2:
+            return None
+        pairs = records.paired(folder, *names, fold=fold)
+        alone = stats.mcnemar(pairs["label"], pairs["guess"], pairs["baseline_guess"])
+        unequal = results.groupby("variant")["steps"].mean().nunique() > 1
+        return records.contrast(folder, *names, **how), {
+            "variant": self.variant,
+            "baseline": self.baseline,
+            "unit": "points",
+            "seeds": int(results.query("variant == @self.variant")["seed"].nunique()),
+            "only_variant": alone.only_first,
+            "only_baseline": alone.only_second,
+            "p_mcnemar": alone.p,
+            "barred": UNEQUAL if self.equal_steps and unequal else None,
+        }
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A number computed from macro-F1 at many points of a sweep, on the pooled test parts.
+
+    Attributes:
+        name: of the sweep.
+        variant, baseline: what is compared, in words.
+        value: takes macro-F1 by point, arrays of any one shape, and returns the difference.
+        needs: series (what stands before the @ of a point) without which it has not run.
+    """
+
+    name: str
+    variant: str
+    baseline: str
+    value: Callable[[Points], np.ndarray]
+    needs: tuple[str, ...]
+    unit: str = "points"
+
+    def settle(self, folder: Path, **how: Any) -> Settled | None:
+        fold = how.pop("fold")
+        if not records.read_sweeps(folder, self.name, fold=fold):
+            return None
+        table = records.sweep(folder, self.name, fold=fold)
+        if not set(self.needs) <= {str(point).partition("@")[0] for point in table}:
+            return None
+        difference = curves.contrast(table, self.value, **how)
+        named = {"variant": self.variant, "baseline": self.baseline, "unit": self.unit}
+        return difference, named
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Cross-entropy on the validation part minus that on the training part, of two variants.
+
+    Read from the table `losses` that chapter 5 leaves in each fold.
+    """
+
+    variant: str
+    baseline: str
+
+    def settle(self, folder: Path, **how: Any) -> Settled | None:
+        pattern = f"fold{how.pop('fold')}/*-losses.csv"
+        tables = [pd.read_csv(path) for path in sorted((folder / "tables").glob(pattern))]
+        if not tables:
+            return None
+        table = pd.concat(tables)
+        if not {self.variant, self.baseline} <= set(table):
+            return None
+        differences = table[self.variant] - table[self.baseline]
+        validation = table["part"] == "validation"
+        difference = curves.gap(differences, validation, table["group"], **how)
+        return difference, {"variant": self.variant, "baseline": self.baseline, "unit": "nats"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a chapter measured on fold 0, and wrote down as a finding of this claim."""
+
+    claim: str
+
+    def settle(self, folder: Path, **how: Any) -> Settled | None:
+        findings = records.read_findings(folder, self.claim)
+        if not findings:
+            return None
+        found = findings[0]
+        named = {"variant": found.variant, "baseline": found.baseline, "unit": found.unit}
+        return found.difference(), named
+
+
+# --- what sweeps are asked -----------------------------------------------------------------------
+
+
+def series(points: Points, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Curve of a series from the whole model on: percent (m,), macro-F1 (..., m).
+
+    The points are `whole`, at 0 percent, and `{name}@{percent}`.
+    """
+    found = {float(p.partition("@")[2]): v for p, v in points.items() if p.startswith(f"{name}@")}
+    percent = sorted(found)
+    return np.array([0.0, *percent]), np.stack([points["whole"], *map(found.get, percent)], -1)
+
+
+def random_series(points: Points) -> list[str]:
+    """Names of the series that are random draws, `random0` and so on."""
+    names = dict.fromkeys(point.partition("@")[0] for point in points)
+    return [name for name in names if name.startswith("random")]
+
+
+def area(points: Points, name: str) -> np.ndarray:
+    """Mean height of a series' curve; of `random`, the mean over the draws."""
+    names = random_series(points) if name == "random" else [name]
+    return np.mean([curves.area(*series(points, one)) for one in names], axis=0)
+
+
+def at(points: Points, name: str, percents: Sequence[int]) -> np.ndarray:
+    """Mean macro-F1 of a series over some percents; of `random`, over the draws too."""
+    names = random_series(points) if name == "random" else [name]
+    return np.mean([points[f"{one}@{percent}"] for one in names for percent in percents], axis=0)
+
+
+def _layers(points: Points) -> np.ndarray:
+    """Macro-F1 without each layer's heads, (layers, ...)."""
+    names = sorted((p for p in points if p.startswith("off@")), key=lambda p: int(p[4:]))
+    return np.stack([points[name] for name in names])
+
+
+def early_minus_late(points: Points) -> np.ndarray:
+    """Macro-F1 lost without the heads of a layer: first half of the layers minus second half."""
+    scores = _layers(points)
+    half = len(scores) // 2
+    return scores[-half:].mean(0) - scores[:half].mean(0)
+
+
+def deferral(points: Points) -> np.ndarray:
+    """Share of the heads at which 2 points are lost: step by step minus at once."""
+    steps, once = (curves.sparsity_at_loss(*series(points, name)) for name in ("steps", "once"))
+    return (steps - once) / 100
+
+
+# --- the claims ----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody says, and the one comparison that settles it.
+    """What somebody says, and what settles it.
 
     Attributes:
-        contrast: two variants; the difference is the first minus the second.
-        margin, claim_effect: fractions of macro-F1, not points. The effect is what was claimed.
+        margin, claim_effect: in fractions (of macro-F1, of the heads) or in the evidence's unit.
+            The effect is what was claimed.
         side: of the margin, on which the claim says that the difference lies.
         seeds: how many the contrast needs.
-        equal_steps: whether both variants must have been trained equally long.
     """
 
     id: str
     text: str
-    contrast: tuple[str, str] | None = None
+    evidence: Evidence | None = None
     margin: float = 0.0
     side: str = "above"
     claim_effect: float | None = None
     seeds: int = 1
-    equal_steps: bool = False
 
 
 CLAIMS = (
     Claim(
         "C1",
         "I pruned half of the attention heads and it got better",
-        ("heads-entropy-50", "teacher-continued-15"),
+        Variants("heads-entropy-50", "teacher-continued-15", equal_steps=True),
         claim_effect=0.009,
         seeds=3,
-        equal_steps=True,
     ),
-    Claim("C2", "Entropy finds the heads that matter less"),
-    Claim("C3", "Pruning regularises"),
-    Claim("C4", "Early layers are the redundant ones"),
-    Claim("C5", "There is a sharp cliff, and iterating defers it"),
+    Claim(
+        "C2",
+        "Entropy finds the heads that matter less",
+        Sweep(
+            "one-shot",
+            "area by entropy, one shot",
+            "by random draws",
+            lambda points: area(points, "entropy") - area(points, "random"),
+            needs=("entropy", "random0"),
+        ),
+    ),
+    Claim(
+        "C3",
+        "Pruning regularises",
+        Gap("heads-entropy-50", "teacher-continued-15"),
+        side="below",
+    ),
+    Claim(
+        "C4",
+        "Early layers are the redundant ones",
+        Sweep(
+            "layers",
+            "loss without a layer's heads, first half",
+            "second half",
+            early_minus_late,
+            needs=("off",),
+        ),
+        side="below",
+    ),
+    Claim(
+        "C5",
+        "There is a sharp cliff, and iterating defers it",
+        Sweep(
+            "cliff",
+            "heads gone when 2 points are lost, step by step",
+            "at once",
+            deferral,
+            needs=("steps", "once"),
+            unit="% of the heads",
+        ),
+    ),
     Claim(
         "C6",
         "Vanilla beats intermediate distillation for unlike architectures",
-        ("student-kd", "student-intermediate-tuned"),
+        Variants("student-kd", "student-intermediate-tuned"),
         claim_effect=0.03,
     ),
     Claim(
         "C7",
         "Soft labels teach more than hard ones",
-        ("student-kd-init", "student-hard-init"),
-        equal_steps=True,
+        Variants("student-kd-init", "student-hard-init", equal_steps=True),
     ),
     Claim("C8", "T squared is not optional"),
     Claim("C9", "The layer map matters"),
-    Claim("C10", "Post-training INT8 is nearly free", ("teacher-int8", "teacher"), margin=-0.005),
+    Claim(
+        "C10",
+        "Post-training INT8 is nearly free",
+        Variants("teacher-int8", "teacher"),
+        margin=-0.005,
+    ),
     Claim("C11", "Quantisation-aware training recovers the rest"),
     Claim("C12", "The first and last layers are sensitivity cliffs"),
-    Claim("C13", "A pruned model's latency stays about the same"),
+    Claim(
+        "C13",
+        "A pruned model's latency stays about the same",
+        Found("C13"),
+        margin=0.05,
+        side="within",
+    ),
     Claim("C14", "9.1 times smaller"),
-    Claim("C15a", "20 % of the heads, chosen by gradient, go without noticeable loss"),
+    Claim(
+        "C15a",
+        "20 % of the heads, chosen by gradient, go without noticeable loss",
+        Sweep(
+            "one-shot",
+            "20 % off by gradient, one shot",
+            "teacher",
+            lambda points: points["gradient@20"] - points["whole"],
+            needs=("gradient",),
+        ),
+        margin=-0.005,
+    ),
     Claim(
         "C15b",
         "30 % of the heads, chosen at random, go without noticeable loss",
-        ("heads-random-30", "teacher-continued-9"),
+        Variants("heads-random-30", "teacher-continued-9", equal_steps=True),
         margin=-0.005,
-        equal_steps=True,
     ),
-    Claim("C16", "Attention metrics beat random and magnitude up to 50 %"),
-    Claim("C17", "The specialised heads go last"),
+    Claim(
+        "C16a",
+        "Attention metrics beat magnitude up to 50 %",
+        Sweep(
+            "one-shot",
+            "combined, one shot, mean of 30 % and 50 %",
+            "magnitude",
+            lambda points: at(points, "combined", (30, 50)) - at(points, "magnitude", (30, 50)),
+            needs=("combined", "magnitude"),
+        ),
+    ),
+    Claim(
+        "C16b",
+        "Attention metrics beat random up to 50 %",
+        Sweep(
+            "one-shot",
+            "combined, one shot, mean of 30 % and 50 %",
+            "random draws",
+            lambda points: at(points, "combined", (30, 50)) - at(points, "random", (30, 50)),
+            needs=("combined", "random0"),
+        ),
+    ),
+    Claim("C17", "The specialised heads go last", Found("C17")),
     Claim("C18", "The verdicts hold out of domain"),
 )
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -96,57 +346,42 @@ def verdict(claim: Claim, difference: stats.Difference, *, saw_test: bool) -> st
 
 
 def judge(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """One row a claim, in their order, judged on the pooled test parts of the records in `folder`.
+    """One row a claim, in their order, judged on what lies in `folder`, all folds pooled.
 
-    Columns: id, text, variant, baseline, margin, seeds_needed; where both variants have run also
-    seeds, diff, diff_low, diff_high (fractions, 95 %), p (paired permutation), p_holm (over the
-    contrasts that have run), detectable, only_variant and only_baseline (rows that one of the two
-    gets right alone), p_mcnemar; and verdict. A teacher that saw the test settles nothing.
+    Columns: id, text, variant, baseline, unit, margin, seeds_needed; where the evidence has run
+    also n, diff, diff_low, diff_high (95 %; fractions, or the unit), p, p_holm (over the contrasts
+    that have run), detectable, and for variants seeds, only_variant and only_baseline (rows that
+    one of the two gets right alone), p_mcnemar; and verdict. A teacher that saw the test settles
+    nothing.
     """
-    results = records.table(folder).query("split == 'test'")
-    present = set(results["variant"])
+    left = [*records.read(folder), *records.read_sweeps(folder), *records.read_findings(folder)]
+    saw_test = any(one.teacher_saw_test for one in left)
     rows = []
     for claim in CLAIMS:
-        variant, baseline = claim.contrast or (None, None)
-        row = {"id": claim.id, "text": claim.text, "variant": variant, "baseline": baseline}
-        row |= {"margin": claim.margin, "seeds_needed": claim.seeds, "verdict": NOT_RUN}
-        if {variant, baseline} <= present:
-            row |= _settle(claim, folder, results, draws, seed)
+        row = {"id": claim.id, "text": claim.text, "margin": claim.margin}
+        row |= {"seeds_needed": claim.seeds, "verdict": NOT_RUN}
+        settled = claim.evidence and claim.evidence.settle(folder, fold="*", draws=draws, seed=seed)
+        if settled:
+            difference, named = settled
+            row |= named | {
+                "n": difference.n,
+                "diff": difference.diff,
+                "diff_low": difference.low,
+                "diff_high": difference.high,
+                "p": difference.p,
+                "detectable": difference.detectable,
+                "verdict": named.get("barred") or verdict(claim, difference, saw_test=saw_test),
+            }
         rows.append(row)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     return table.assign(p_holm=stats.holm(table["p"].astype(float)))
 
 
 COLUMNS = [
-    "id", "text", "variant", "baseline", "margin", "seeds_needed", "seeds", "n", "diff",
+    "id", "text", "variant", "baseline", "unit", "margin", "seeds_needed", "seeds", "n", "diff",
     "diff_low", "diff_high", "p", "p_holm", "detectable", "only_variant", "only_baseline",
     "p_mcnemar", "verdict",
 ]  # fmt: skip
-
-
-def _settle(
-    claim: Claim, folder: Path, results: pd.DataFrame, draws: int, seed: int
-) -> dict[str, object]:
-    difference = records.contrast(folder, *claim.contrast, draws=draws, seed=seed)
-    pairs = records.paired(folder, *claim.contrast)
-    discordant = stats.mcnemar(pairs["label"], pairs["guess"], pairs["baseline_guess"])
-    both = results[results["variant"].isin(claim.contrast)]
-    outcome = verdict(claim, difference, saw_test=both["teacher_saw_test"].any())
-    if claim.equal_steps and both.groupby("variant")["steps"].mean().nunique() > 1:
-        outcome = UNEQUAL
-    return {
-        "seeds": int(results.query("variant == @claim.contrast[0]")["seed"].nunique()),
-        "n": difference.n,
-        "diff": difference.diff,
-        "diff_low": difference.low,
-        "diff_high": difference.high,
-        "p": difference.p,
-        "detectable": difference.detectable,
-        "only_variant": discordant.only_first,
-        "only_baseline": discordant.only_second,
-        "p_mcnemar": discordant.p,
-        "verdict": outcome,
-    }
 
 
 def with_holm(pooled: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,8 @@ A folder of results looks like this (``work/<profile>`` while a study runs, ``re
 once it is published)::
 
     records/{variant}.fold{k}.seed{s}.json      predictions/{variant}.fold{k}.seed{s}.csv
+    sweeps/{name}.fold{k}.seed{s}.json          sweeps/{name}.fold{k}.seed{s}.csv
+    findings/{claim}.fold{k}.json               what a claim compares that is no two variants' F1
     measures/{variant}.json                     what the ruler of chapter 7 read, fold 0 only
 
 Files are written whole or not at all, so a file that exists is a result.
@@ -17,17 +19,18 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from headcount import stats
+from headcount import curves, stats
 from headcount.errors import InputError
 
 PROBABILITIES = ["p_negative", "p_neutral", "p_positive"]
 VARIANT_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+SENTENCE_COLUMNS = ["id", "group", "source", "label"]
 
 # Columns of the two tables, in the order of the design.
 RESULTS_COLUMNS = [
@@ -106,6 +109,77 @@ class Record(BaseModel):
         return f"{self.variant}.fold{self.fold}.seed{self.seed}"
 
 
+class Sweep(BaseModel):
+    """Many models' predictions of the test part of one fold: a curve's points, a grid's cells.
+
+    ``points`` name the columns of its table, such as ``entropy@30``; ``weights_sha256`` is of the
+    model that they were all made from.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    study: str
+    chapter: str
+    name: str = Field(pattern=VARIANT_PATTERN)
+    fold: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    n: int = Field(gt=0)
+    points: list[str] = Field(min_length=1)
+    weights_sha256: str
+    teacher_saw_test: bool
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending."""
+        return f"{self.name}.fold{self.fold}.seed{self.seed}"
+
+
+class Finding(BaseModel):
+    """What a claim compares, where that is not macro-F1 of two variants.
+
+    ``variant`` and ``baseline`` say in words what is compared; ``n`` counts ``n_unit`` (sentences,
+    heads). ``diff``, its 95 % interval ``low`` to ``high`` and ``detectable`` are fractions where
+    ``unit`` is shown in hundredths (points, %, % of the heads), else they are in ``unit`` (nats,
+    rank correlation). A ratio is given as its distance from 1.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    study: str
+    chapter: str
+    claim: str = Field(pattern=r"^C[0-9]+[a-z]?$")
+    fold: int = Field(ge=0)
+    variant: str
+    baseline: str
+    unit: str
+    diff: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    p: float | None = Field(None, ge=0, le=1)
+    n: int = Field(gt=0)
+    n_unit: str
+    detectable: FiniteFloat | None = None
+    teacher_saw_test: bool
+    provenance: Provenance
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending."""
+        return f"{self.claim}.fold{self.fold}"
+
+    def difference(self) -> stats.Difference:
+        """What was found, as verdicts take it; its groups are its ``n``."""
+        p = float("nan") if self.p is None else self.p
+        return stats.Difference(self.diff, self.low, self.high, p, self.n, self.n)
+
+
+Result = Record | Sweep | Finding
+# Where a result's JSON is, and the table that it vouches for.
+FOLDERS: dict[type[Result], str] = {Record: "records", Sweep: "sweeps", Finding: "findings"}
+TABLES: dict[type[Result], str] = {Record: "predictions", Sweep: "sweeps"}
+
+
 class Measure(BaseModel):
     """What the ruler read of one variant; times in ms, sizes in 10^6 bytes."""
 
@@ -175,16 +249,18 @@ def write(folder: Path, record: Record, predictions: pd.DataFrame) -> None:
     """
     if record.baseline is not None:
         _check_baseline(folder, record, read(folder, variant=record.baseline, fold=record.fold))
-    columns = ["id", "group", "source", "label", *PROBABILITIES]
+    columns = [*SENTENCE_COLUMNS, *PROBABILITIES]
     table = predictions[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_text(folder / "predictions" / f"{record.stem}.csv", table)
     write_text(folder / "records" / f"{record.stem}.json", record.model_dump_json(indent=1) + "\n")
 
 
-def remove(folder: Path, record: Record) -> None:
-    """Remove a record and its predictions."""
-    (folder / "records" / f"{record.stem}.json").unlink()
-    (folder / "predictions" / f"{record.stem}.csv").unlink(missing_ok=True)
+def remove(folder: Path, result: Result) -> None:
+    """Remove a record, a sweep or a finding, and the table that it vouches for."""
+    kind = type(result)
+    (folder / FOLDERS[kind] / f"{result.stem}.json").unlink()
+    if kind in TABLES:
+        (folder / TABLES[kind] / f"{result.stem}.csv").unlink(missing_ok=True)
 
 
 def _check_baseline(folder: Path, record: Record, others: list[Record]) -> None:
@@ -210,17 +286,112 @@ def read(
     Raises:
         InputError: a file is no record.
     """
+    return _parsed(Record, (folder / "records").glob(f"{variant}.fold{fold}.seed{seed}.json"))
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def _parsed(kind: type[Kind], paths: Iterable[Path]) -> list[Kind]:
     found = []
-    for path in sorted((folder / "records").glob(f"{variant}.fold{fold}.seed{seed}.json")):
+    for path in sorted(paths):
         try:
-            found.append(Record.model_validate_json(path.read_text(encoding="utf-8")))
+            found.append(kind.model_validate_json(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(
-                f"{path} is no record ({'.'.join(map(str, first['loc']))}: {first['msg']}): "
+                f"{path} is no {kind.__name__.lower()} "
+                f"({'.'.join(map(str, first['loc']))}: {first['msg']}): "
                 "delete it and run its chapter again"
             ) from None
     return found
+
+
+def write_sweep(folder: Path, sweep: Sweep, table: pd.DataFrame) -> None:
+    """Write a sweep's table, then the JSON that vouches for it.
+
+    ``table`` has the columns id, group, source, label and one for each point: the predicted class.
+
+    Raises:
+        InputError: columns, rows or classes are not those of a sweep.
+    """
+    columns = [*SENTENCE_COLUMNS, *sweep.points]
+    if len({*curves.KEYS, *sweep.points}) < len(curves.KEYS) + len(sweep.points):
+        raise InputError(
+            f"sweep {sweep.stem} names a point twice, or like a column that is none "
+            f"({', '.join(curves.KEYS)}): name each point once"
+        )
+    if sorted(table.columns) != sorted(columns) or len(table) != sweep.n:
+        differ = sorted(set(table.columns) ^ set(columns))
+        raise InputError(
+            f"sweep {sweep.stem} names {sweep.n} sentences, its table has {len(table)} (columns "
+            f"that only one of them has: {', '.join(differ) or 'none'}): pass them as they are"
+        )
+    classes = table[["label", *sweep.points]]
+    if not classes.isin(range(stats.CLASSES)).all(axis=None):
+        raise InputError(f"sweep {sweep.stem} holds a class that is not 0, 1 or 2: pass class ids")
+    whole = table[columns].astype(dict.fromkeys(classes, int))
+    text = whole.to_csv(index=False, lineterminator="\n")
+    write_text(folder / "sweeps" / f"{sweep.stem}.csv", text)
+    write_text(folder / "sweeps" / f"{sweep.stem}.json", sweep.model_dump_json(indent=1) + "\n")
+
+
+def read_sweeps(folder: Path, name: str = "*", fold: int | str = "*") -> list[Sweep]:
+    """Read the sweeps below ``folder``, in the order of their names.
+
+    Raises:
+        InputError: a file is no sweep.
+    """
+    return _parsed(Sweep, (folder / "sweeps").glob(f"{name}.fold{fold}.seed*.json"))
+
+
+def sweep(folder: Path, name: str, fold: int | str = "*") -> pd.DataFrame:
+    """Guesses of a sweep, all seeds and, unless one is named, all folds pooled.
+
+    Columns: id, group, source, fold, seed, label, and the points that every fold and seed has, in
+    the first one's order.
+
+    Raises:
+        InputError: there is no such sweep, its folds have no point in common, or a table is missing
+            or not the one that its JSON vouches for.
+    """
+    found = read_sweeps(folder, name, fold=fold)
+    if not found:
+        raise InputError(f"no sweep {name!r} in {folder}: run its chapter first")
+    parts = []
+    for one in found:
+        path = folder / "sweeps" / f"{one.stem}.csv"
+        if not path.exists():
+            raise InputError(f"{path} is missing: run chapter {one.chapter} again")
+        part = pd.read_csv(path, dtype={"id": str, "source": str})
+        if list(part) != [*SENTENCE_COLUMNS, *one.points] or len(part) != one.n:
+            raise InputError(
+                f"{path} does not hold the {one.n} sentences and {len(one.points)} points that its "
+                f"JSON names: run chapter {one.chapter} again"
+            )
+        parts.append(part.assign(fold=one.fold, seed=one.seed))
+    points = [point for point in found[0].points if all(point in one.points for one in found)]
+    if not points:
+        raise InputError(
+            f"the folds of sweep {name!r} in {folder} have no point in common: run chapter "
+            f"{found[0].chapter} of all folds with the same parameters"
+        )
+    return pd.concat(parts, ignore_index=True)[[*curves.KEYS, *points]]
+
+
+def write_finding(folder: Path, finding: Finding) -> None:
+    """Write what was found on a claim, in place of what this fold had found before."""
+    path = folder / "findings" / f"{finding.stem}.json"
+    write_text(path, finding.model_dump_json(indent=1) + "\n")
+
+
+def read_findings(folder: Path, claim: str = "*", fold: int | str = "*") -> list[Finding]:
+    """Read the findings below ``folder``, in the order of their names.
+
+    Raises:
+        InputError: a file is no finding.
+    """
+    return _parsed(Finding, (folder / "findings").glob(f"{claim}.fold{fold}.json"))
 
 
 def write_measures(folder: Path, read_off: Iterable[Measure]) -> None:
@@ -274,8 +445,7 @@ def predictions(folder: Path, variant: str, *, fold: int | str = "*") -> pd.Data
         parts.append(part.assign(fold=record.fold, seed=record.seed))
     if not parts:
         raise InputError(f"no test predictions of {variant!r} in {folder}: run its chapter first")
-    columns = ["id", "group", "source", "fold", "seed", "label", *PROBABILITIES]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return pd.concat(parts, ignore_index=True)[[*curves.KEYS, *PROBABILITIES]]
 
 
 def paired(folder: Path, variant: str, baseline: str, *, fold: int | str = "*") -> pd.DataFrame:
@@ -305,7 +475,7 @@ def pool(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
     ``p_holm`` is left to the report, which knows the primary contrasts.
     """
     found = read(folder)
-    check_one_study(folder, found)
+    check_one_study(folder, [*found, *read_sweeps(folder), *read_findings(folder)])
     for record in found:
         _check_baseline(folder, record, found)
     rows = []
@@ -329,8 +499,8 @@ def pool(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=POOLED_COLUMNS)
 
 
-def check_one_study(folder: Path, found: Sequence[Record]) -> None:
-    """Refuse records that cannot be pooled: of other sentences, teachers, protocols or machines.
+def check_one_study(folder: Path, found: Sequence[Result]) -> None:
+    """Refuse results that cannot be pooled: of other sentences, teachers, protocols or machines.
 
     Raises:
         InputError: names what differs.
@@ -339,7 +509,11 @@ def check_one_study(folder: Path, found: Sequence[Record]) -> None:
         name: {str(record.provenance.config.get(name)) for record in found} for name in SETTINGS
     }
     settings["sentences"] = {record.provenance.data_sha256[:12] for record in found}
-    settings["device"] = {record.device for record in found if record.runtime == "torch"}
+    settings["device"] = {
+        record.device
+        for record in found
+        if isinstance(record, Record) and record.runtime == "torch"
+    }
     for name, values in settings.items():
         if len(values) > 1:
             differ = f"{name}: {', '.join(sorted(values))}"

@@ -34,7 +34,8 @@ CHUNK_CELLS = 4_000_000
 class Difference:
     """macro-F1 of one variant minus that of another, over the same sentences.
 
-    `low` and `high` bound the 95 % paired bootstrap interval, `p` is from the paired permutation.
+    `low` and `high` bound the 95 % paired bootstrap interval, `p` is from the paired permutation,
+    where what made it does not say otherwise.
     `n` counts rows (sentences times seeds), `groups` their near-duplicate groups.
     """
 
@@ -109,7 +110,7 @@ def bootstrap_macro_f1(
     not contain the spread over seeds or folds. Arguments as for `macro_f1`, `groups` (n,).
     """
     counts = group_counts(labels, predictions, groups)
-    return _interval(f1_from_counts(resampled(counts, draws, seed)).mean(-1))
+    return interval(f1_from_counts(resampled(counts, draws, seed)).mean(-1))
 
 
 def paired_difference(
@@ -121,7 +122,7 @@ def paired_difference(
     """
     one, two = group_counts(labels, first, groups), group_counts(labels, second, groups)
     sides = f1_from_counts(resampled(np.stack([one, two], axis=1), draws, seed)).mean(-1)
-    low, high = _interval(sides[:, 0] - sides[:, 1])
+    low, high = interval(sides[:, 0] - sides[:, 1])
     diff = macro_f1(labels, first) - macro_f1(labels, second)
     return Difference(diff, low, high, _permutation_p(one, two, draws, seed), len(labels), len(one))
 
@@ -235,7 +236,7 @@ def detectable_difference(
         hits = 0
         for study in observed:
             sample = _cell_difference(rng.multinomial(n, study / n, size=draws))
-            low, high = _interval(sample)
+            low, high = interval(sample)
             hits += low > 0 or high < 0
         return hits / studies
 
@@ -258,18 +259,29 @@ def verdict(
 ) -> str:
     """The rule of the study: "supported", "refuted" or "undecided".
 
-    Supported: the interval lies wholly on the claim's `side` ("above" or "below") of `margin`.
+    Supported: the interval lies wholly on the claim's `side` ("above" or "below") of `margin`, or,
+    where the claim is that nothing changes ("within"), wholly in [-margin, margin].
     Refuted: it lies wholly on the other side, or the effect that was claimed lies outside it.
-    Else undecided, to be read with `difference.detectable`. All values are fractions.
+    Else undecided, to be read with `difference.detectable`. All values are in the unit of the
+    difference, fractions for macro-F1; a ratio is passed as its distance from 1.
     """
-    if side not in ("above", "below"):
-        raise InputError(f'side is {side!r}: pass "above" or "below"')
     low, high = difference.low, difference.high
-    if (low > margin) if side == "above" else (high < margin):
+    supported = {
+        "above": low > margin,
+        "below": high < margin,
+        "within": -margin <= low and high <= margin,
+    }
+    other_side = {
+        "above": high < margin,
+        "below": low > margin,
+        "within": low > margin or high < -margin,
+    }
+    if side not in supported:
+        raise InputError(f'side is {side!r}: pass "above", "below" or "within"')
+    if supported[side]:
         return "supported"
-    other_side = (high < margin) if side == "above" else (low > margin)
     outside = claim_effect is not None and not low <= claim_effect <= high
-    return "refuted" if other_side or outside else "undecided"
+    return "refuted" if other_side[side] or outside else "undecided"
 
 
 def resampled(counts: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -279,10 +291,22 @@ def resampled(counts: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return np.concatenate(sums).reshape(draws, *counts.shape[1:])
 
 
+def interval(sample: np.ndarray) -> tuple[float, float]:
+    """Bounds of the middle 95 % of a bootstrap sample (draws,): (low, high)."""
+    low, high = np.quantile(sample, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def chunks(draws: int, width: int) -> Iterator[int]:
+    """Numbers of draws, adding up to `draws`, whose rows of `width` cells fit in memory."""
+    step = max(1, CHUNK_CELLS // width)
+    return (min(step, draws - start) for start in range(0, draws, step))
+
+
 def _weights(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
     """How often each group was drawn: chunks (c, G) that add up to `draws` rows."""
     rng = np.random.default_rng(seed)
-    for size in _chunks(draws, groups):
+    for size in chunks(draws, groups):
         picks = rng.integers(groups, size=(size, groups)) + np.arange(size)[:, None] * groups
         times = np.bincount(picks.ravel(), minlength=size * groups)
         yield times.reshape(size, groups).astype(float)
@@ -293,7 +317,7 @@ def _permutation_p(one: np.ndarray, two: np.ndarray, draws: int, seed: int) -> f
     swaps = (two - one)[np.any(one != two, axis=(1, 2))].reshape(-1, CLASSES * CLASSES)
     observed = abs(_difference_of_sums(one.sum(0), total))
     rng, extreme = np.random.default_rng(seed), 0
-    for size in _chunks(draws, max(len(swaps), 1)):
+    for size in chunks(draws, max(len(swaps), 1)):
         swapped = rng.integers(2, size=(size, len(swaps)), dtype=np.int8).astype(float)
         first = one.sum(0) + (swapped @ swaps).reshape(-1, CLASSES, CLASSES)
         # Equal tables reached by another order of summation must count as equal.
@@ -323,16 +347,6 @@ def _cell_difference(cells: np.ndarray) -> np.ndarray:
     """macro-F1 of the first minus the second model from counts over the 27 cells, (..., 27)."""
     cube = cells.reshape(*cells.shape[:-1], CLASSES, CLASSES, CLASSES)
     return f1_from_counts(cube.sum(-1)).mean(-1) - f1_from_counts(cube.sum(-2)).mean(-1)
-
-
-def _interval(sample: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(sample, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def _chunks(draws: int, width: int) -> Iterator[int]:
-    step = max(1, CHUNK_CELLS // width)
-    return (min(step, draws - start) for start in range(0, draws, step))
 
 
 def _checked(labels, predictions, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +47,12 @@ WHOLE = "whole"  # the file that says that a checkpoint was written to its end
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: AdamW, linear warm-up and decay, gradients clipped at 1."""
+    """How to train: AdamW, linear warm-up and decay, gradients clipped at 1.
+
+    Attributes:
+        rates: learning rates of their own for parameters whose name has a given part, without
+            weight decay; warmed up and decayed alike.
+    """
 
     epochs: int
     learning_rate: float
@@ -55,6 +60,7 @@ class Recipe:
     warmup: float = 0.1  # share of the steps
     weight_decay: float = 0.01
     seed: int = 0
+    rates: dict[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass
@@ -140,11 +146,13 @@ class LikeLengthBatches(Sampler[list[int]]):
 
 
 class _Trainer(transformers.Trainer):
-    """Trainer with an objective, our batches, and a stop at the first loss that is not finite."""
+    """Trainer with an objective, our batches and rates; stops at a loss that is not finite."""
 
-    def __init__(self, *, objective: distill.Objective, seed: int, **arguments: Any) -> None:
+    def __init__(
+        self, *, objective: distill.Objective, seed: int, rates: dict[str, float], **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self.objective, self.data_seed = objective, seed
+        self.objective, self.data_seed, self.rates = objective, seed, rates
         self.sums: dict[str, torch.Tensor] = {}
         self.summed = 0  # steps in the sums
         self.bad_step = torch.tensor(-1, device=self.args.device)
@@ -160,6 +168,18 @@ class _Trainer(transformers.Trainer):
             pin_memory=self.args.device.type == "cuda",  # so that copies do not hold the step up
         )
         return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        for part, rate in self.rates.items():
+            # Not a set: a checkpoint knows parameters by their order alone.
+            own = dict.fromkeys(p for name, p in self.model.named_parameters() if part in name)
+            if not own:
+                raise InputError(f"no parameter's name has {part!r} in it: mend the recipe's rates")
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if p not in own]
+            optimizer.add_param_group({"params": list(own), "lr": rate, "weight_decay": 0.0})
+        return optimizer
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
         terms = self.objective(model, inputs)
@@ -378,6 +398,7 @@ def _train(
         args=arguments,
         objective=objective,
         seed=recipe.seed,
+        rates=recipe.rates,
         train_dataset=data,
         data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
         callbacks=[callback],

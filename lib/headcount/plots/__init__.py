@@ -5,35 +5,55 @@ Scores come in as fractions; differences are drawn in points (hundredths), which
 """
 
 from headcount.plots.corpus import class_shares, lengths
-from headcount.plots.models import (
-    confusion_matrix,
+from headcount.plots.heads import (
+    agreement,
     head_map,
+    head_roles,
     heads_alive,
-    learning_curve,
-    reliability,
-    weight_histogram,
+    layer_bars,
+    rank_scatter,
+    removal_times,
+    sparsity_curves,
 )
+from headcount.plots.models import confusion_matrix, learning_curve, reliability, weight_histogram
 from headcount.plots.results import differences, pareto, scores, speedups
-from headcount.plots.style import CLASSES, COLOURS, WIDTH, annotate, family, save, shades, style
+from headcount.plots.style import (
+    CLASSES,
+    COLOURS,
+    SERIES,
+    WIDTH,
+    annotate,
+    family,
+    save,
+    shades,
+    style,
+)
 
 __all__ = [
     "CLASSES",
     "COLOURS",
+    "SERIES",
     "WIDTH",
+    "agreement",
     "annotate",
     "class_shares",
     "confusion_matrix",
     "differences",
     "family",
     "head_map",
+    "head_roles",
     "heads_alive",
+    "layer_bars",
     "learning_curve",
     "lengths",
     "pareto",
+    "rank_scatter",
     "reliability",
+    "removal_times",
     "save",
     "scores",
     "shades",
+    "sparsity_curves",
     "speedups",
     "style",
     "weight_histogram",

@@ -1,4 +1,4 @@
-"""What a model does and holds: curves, errors, calibration, heads, weights."""
+"""What a model does and holds: curves, errors, calibration, weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,7 +19,6 @@ from headcount.plots.style import (
     CLASSES,
     COLOURS,
     MARKERS,
-    WIDTH,
     panels,
     set_title,
     shades,
@@ -116,71 +114,6 @@ def reliability(table: pd.DataFrame, *, title: str, ece: float | None = None) ->
 
 
 @style()
-def head_map(scores: pd.DataFrame, *, title: str, label: str) -> Figure:
-    """Layers x heads, coloured by a score; heads that are gone are grey and hatched.
-
-    Columns: layer (0 is nearest to the words), head (from 0, the original indices), score, and
-    alive (bool) where heads have been removed. `label` names the score and its unit.
-    """
-    layers, heads = scores["layer"].max() + 1, scores["head"].max() + 1
-    grid = scores.pivot_table(index="layer", columns="head", values="score", dropna=False)
-    grid = grid.reindex(index=range(layers), columns=range(heads))
-    gone = pd.DataFrame(False, index=grid.index, columns=grid.columns)
-    if "alive" in scores:
-        living = scores[scores["alive"].astype(bool)]
-        gone[:] = True
-        for layer, head in living[["layer", "head"]].itertuples(index=False):
-            gone.loc[layer, head] = False
-    height = max(2.8, 1.7 + 0.36 * layers)
-    figure, (ax,) = panels(1, title, height=height, width=min(WIDTH, max(4.8, 2.6 + 0.45 * heads)))
-    ax.grid(False)
-    sns.heatmap(
-        grid, mask=gone | grid.isna(), cmap="viridis", ax=ax, square=True,
-        linewidths=1.5, linecolor="white", cbar_kws={"label": label},
-    )  # fmt: skip
-    for row, column in np.argwhere(gone.to_numpy()):
-        ax.add_patch(
-            Rectangle((column, row), 1, 1, facecolor="#e3e3e3", edgecolor="white", linewidth=1.5)
-        )
-        ax.add_patch(Rectangle((column, row), 1, 1, fill=False, hatch="////", linewidth=0))
-    kept = gone.size - int(gone.to_numpy().sum())
-    note = f"head (hatched: removed; {kept} of {gone.size} left)" if gone.any(axis=None) else "head"
-    ax.set(xlabel=note, ylabel="layer")
-    ax.tick_params(axis="y", rotation=0)
-    return figure
-
-
-@style()
-def heads_alive(rounds: pd.DataFrame, *, title: str, total: int) -> Figure:
-    """Heads alive after each round: what a loop claims against what is counted in its model.
-
-    Columns: round (0 is before the first), heads, kind ("claimed" or "live"), and variant where
-    there are several.
-    """
-    figure, (ax,) = panels(1, title, height=3.9)
-    rounds = rounds if "variant" in rounds else rounds.assign(variant="heads")
-    names = rounds["variant"].nunique()
-    colours = (
-        shades(rounds["variant"]) if names > 1 else {rounds["variant"].iloc[0]: COLOURS["pruning"]}
-    )
-    ends = []
-    for (variant, kind), line in rounds.groupby(["variant", "kind"], sort=False):
-        claimed = kind == "claimed"
-        ax.plot(
-            line["round"], line["heads"], color=colours[variant], marker="s" if claimed else "o",
-            linestyle=":" if claimed else "-", markersize=8 if claimed else 5,
-            markerfacecolor="none" if claimed else None, zorder=3 if claimed else 2,
-        )  # fmt: skip
-        text = kind if names == 1 else f"{variant}, {kind}"
-        ends.append((line["round"].iloc[-1], line["heads"].iloc[-1], text))
-    ax.axhline(total, color="#bbb", linewidth=1)
-    ax.set(xlabel="round", ylabel=f"attention heads (of {total})", ylim=(0, total * 1.06))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _end_labels(ax, ends)
-    return figure
-
-
-@style()
 def weight_histogram(weights: pd.DataFrame, *, title: str, bits: int = 8) -> Figure:
     """Weights on the grid that symmetric quantization gives them: one bar a level.
 
@@ -216,12 +149,3 @@ def weight_histogram(weights: pd.DataFrame, *, title: str, bits: int = 8) -> Fig
     ]
     ax.legend(handles=handles, loc="upper right")
     return figure
-
-
-def _end_labels(ax: Axes, ends: list[tuple[float, float, str]]) -> None:
-    """Name lines at their right ends, pushed apart where they would overlap."""
-    low, high = ax.get_ylim()
-    gap, last = 0.06 * (high - low), -np.inf
-    for x, y, text in sorted(ends, key=lambda end: end[1]):
-        last = max(y, last + gap)
-        ax.text(x + 0.02 * np.ptp(ax.get_xlim()), last, text, va="center")

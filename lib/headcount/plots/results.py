@@ -22,6 +22,7 @@ from headcount.plots.style import (
     family,
     family_handles,
     family_legend,
+    log_ticks,
     panels,
     rows,
     style,
@@ -41,7 +42,7 @@ def scores(pooled: pd.DataFrame, *, title: str, reference: str | None = None) ->
         colour = COLOURS[family(line.variant)]
         if line.macro_f1 < floor:
             note = f"◂ {line.macro_f1:.3f}"
-            ax.text(0.01, row, note, color=colour, va="center", transform=ax.get_yaxis_transform())
+            ax.text(0.01, row, note, color="#444", va="center", transform=ax.get_yaxis_transform())
             continue
         ax.plot([line.ci_low, line.ci_high], [row, row], color=colour, linewidth=2)
         ax.plot(line.macro_f1, row, "o", color=colour, markersize=7)
@@ -117,7 +118,7 @@ def pareto(points: pd.DataFrame, *, title: str) -> Figure:
     low, high = points["latency_ms_p50"].min() / 1.6, points["latency_ms_p50"].max() * 1.9
     ax.set_xscale("log")
     ax.set_xlim(low, high)
-    ax.set_xticks(_log_ticks(low, high))
+    ax.set_xticks(log_ticks(low, high))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set(
@@ -167,18 +168,6 @@ def _floor(pooled: pd.DataFrame) -> float:
 
 def _signed(value: float) -> str:
     return f"{value:+g}".replace("-", "−") if value else "0"
-
-
-def _log_ticks(low: float, high: float) -> np.ndarray:
-    """Round numbers between `low` and `high`: from the coarsest grid that has three of them."""
-    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    fine = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7), fine, np.arange(1, 10, 0.1)):
-        ticks = np.outer(decades, steps).ravel()
-        ticks = np.unique(ticks[(ticks >= low) & (ticks <= high)])
-        if len(ticks) >= 3:
-            break
-    return ticks
 
 
 def _place_labels(

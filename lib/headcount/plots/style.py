@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 CLASSES = ("negative", "neutral", "positive")
@@ -28,7 +29,13 @@ COLOURS = {
     "baseline": "#56B4E9",
 }
 CLASS_COLOURS = dict(zip(CLASSES, ("#E69F00", "#B8B8B8", "#56B4E9"), strict=True))
+# For what is of no family or all of one, such as criteria. Any two, and each with black and grey,
+# stay apart when red and green look alike; in this order, so that the first few differ the most.
+SERIES = (
+    "#332288", "#E69F00", "#56B4E9", "#CF1C90", "#5AAE61", "#994F00", "#0077BB", "#882255",
+)  # fmt: skip
 MARKERS = "os^DvPXd"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (7, 1.5, 1.5, 1.5)))
 WIDTH = 8.0  # inches; at 900 px a point is then 1.6 px, and the smallest text 14 px
 
 RC = {
@@ -68,8 +75,16 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def annotate(figure: Figure, text: str) -> None:
-    """Write a small line in the figure's lower right corner."""
+    """Write a small line in the figure's lower right corner, below a legend that is there."""
     with style():
+        inches, height = 0.17, figure.get_figheight()
+        low = [one for one in figure.legends if one.get_window_extent().y0 < inches * figure.dpi]
+        layout = figure.get_layout_engine()
+        if low and isinstance(layout, ConstrainedLayoutEngine):
+            # By itself the layout gives both the same place.
+            layout.set(rect=(0, inches / height, 1, 1 - inches / height))
+            for legend in low:
+                legend.borderaxespad += 72 * inches / legend.get_texts()[0].get_fontsize()
         figure.supxlabel(text, x=0.99, ha="right", fontsize=8, color="#555")
 
 
@@ -100,15 +115,18 @@ def shades(variants: Iterable[str]) -> dict[str, tuple[float, float, float]]:
 
 
 def panels(
-    n: int, title: str, *, height: float, width: float = WIDTH
+    n: int, title: str, *, height: float, width: float = WIDTH, per_row: int | None = None, **shared
 ) -> tuple[Figure, Sequence[Axes]]:
     # No pyplot: a figure that pyplot knows would be shown by the notebook a second time.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
-    axes = figure.subplots(1, n, squeeze=False)[0]
+    per_row = min(n, per_row or n)
+    axes = figure.subplots(-(-n // per_row), per_row, squeeze=False, **shared).ravel()
+    for spare in axes[n:]:
+        spare.remove()
     set_title(figure, title)
-    return figure, axes
+    return figure, axes[:n]
 
 
 def set_title(figure: Figure, title: str) -> None:
@@ -125,6 +143,18 @@ def rows(ax: Axes, names: Sequence[str]) -> None:
     ax.set_ylim(len(names) - 0.45, -0.55)
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)
+
+
+def log_ticks(low: float, high: float) -> np.ndarray:
+    """Round numbers between `low` and `high`: from the coarsest grid that has three of them."""
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    fine = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7), fine, np.arange(1, 10, 0.1)):
+        ticks = np.outer(decades, steps).ravel()
+        ticks = np.unique(ticks[(ticks >= low) & (ticks <= high)])
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def family_handles(variants: Iterable[str]) -> list[Line2D]:

@@ -175,7 +175,7 @@ def parameters_per_head(model: PreTrainedModel) -> int:
     return 3 * head_size * (hidden + 1) + hidden * head_size
 
 
-def _by_layer(model: PreTrainedModel, heads: Iterable[Head]) -> dict[int, list[int]]:
+def by_layer(model: PreTrainedModel, heads: Iterable[Head]) -> dict[int, list[int]]:
     """Group heads by layer, in ascending order; InputError unless each is alive, and named once."""
     live, counts = alive(model), Counter((int(layer), int(head)) for layer, head in heads)
     grouped: dict[int, list[int]] = {}
@@ -220,7 +220,7 @@ def remove(model: PreTrainedModel, heads: Iterable[Head]) -> None:
     call no longer holds the model's own. Raises InputError for a head that does not exist, is gone
     already, or is named twice; then nothing has been cut.
     """
-    going = _by_layer(model, heads)
+    going = by_layer(model, heads)
     paths, layers = _architecture(model), attention_layers(model)
     blocks = model.base_model.get_submodule(paths.blocks)
     for index, gone in going.items():
@@ -279,7 +279,7 @@ def masked(model: PreTrainedModel, heads: Iterable[Head]) -> Iterator[PreTrained
     The same function as ``remove``, computed without touching a weight: nothing gets smaller.
     Raises InputError for a head that is not alive.
     """
-    going, handles = _by_layer(model, heads), []
+    going, handles = by_layer(model, heads), []
     layers = attention_layers(model)
     try:
         for index, gone in going.items():

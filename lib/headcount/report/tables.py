@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ def markdown(table: pd.DataFrame) -> str:
     for name in table.columns:
         cells = [str(value).replace("|", "\\|") for value in table[name]]
         numbers = all(re.match(r"[-+−–]?[\d–\[]|–$", cell) for cell in cells)
-        if name in ("variant", "minus"):
+        if name in ("variant", "minus", "chapter"):
             cells = [cell if cell == MISSING else f"`{cell.strip('`')}`" for cell in cells]
             numbers = False
         columns[name] = ["--:" if numbers else ":--", *cells]
@@ -56,7 +57,7 @@ def scores(pooled: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
                 "difference, points": points(line.diff, line.diff_low, line.diff_high),
                 "Holm p": p_value(line.p_holm),
                 "folds alone, points": _range(
-                    over["diff_low"], over["diff_high"], _signed, over["folds"]
+                    over["diff_low"], over["diff_high"], _signed_points, over["folds"]
                 ),
                 "rows": f"{line.n:,}",
             }
@@ -101,21 +102,47 @@ def contrasts(judged: pd.DataFrame, study: Study) -> pd.DataFrame:
     for line in judged.dropna(subset="diff").itertuples():
         verdict = f"**{line.verdict}**{study.mark}"
         if line.verdict == "undecided":
-            verdict += f"; {100 * line.detectable:.1f} points could have been seen"
+            seen = difference(line.unit, line.detectable).lstrip("+")
+            verdict += f"; {seen} could have been seen"
         if line.seeds < line.seeds_needed:
             verdict += f"; {line.seeds:.0f} of {line.seeds_needed} seeds"
         rows.append(
             {
                 "claim": f"**{line.id}** {line.text}",
                 "verdict": verdict,
-                "points": points(line.diff, line.diff_low, line.diff_high),
+                "difference [95 %]": difference(
+                    line.unit, line.diff, line.diff_low, line.diff_high
+                ),
                 "Holm p": p_value(line.p_holm),
-                "contrast": f"`{line.variant}` minus `{line.baseline}`",
-                "margin": _signed(line.margin) if line.margin else "0",
-                "right alone": f"{line.only_variant:.0f} : {line.only_baseline:.0f}",
+                "contrast": f"{_name(line.variant)} minus {_name(line.baseline)}",
+                "margin": _margin(line),
+                "right alone": MISSING
+                if pd.isna(line.only_variant)
+                else f"{line.only_variant:.0f} : {line.only_baseline:.0f}",
             }
         )
     return pd.DataFrame(rows)
+
+
+def difference(unit: str, value: float, *bounds: float) -> str:
+    """A difference in its unit, with its interval if `bounds` has one."""
+    scale = claims.SCALES[unit]
+    digits = 1 if scale == 100 else 3
+    texts = [_signed(scale * x, digits) for x in (value, *bounds)]
+    interval = f" [{', '.join(texts[1:])}]" if bounds else ""
+    return f"{texts[0]}{interval} {unit}"
+
+
+def _name(compared: str) -> str:
+    """A variant as code; what a sweep compares is words."""
+    return compared if " " in compared else f"`{compared}`"
+
+
+def _margin(line: Any) -> str:
+    if not line.margin:
+        return "0"
+    told = difference(line.unit, line.margin)
+    return f"±{told[1:]}" if claims.BY_ID[line.id].side == "within" else told
 
 
 def open_claims(judged: pd.DataFrame) -> str:
@@ -288,13 +315,17 @@ def points(value: float, low: float, high: float) -> str:
     """A difference in fractions as points with its interval."""
     if pd.isna(value):
         return MISSING
-    return f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
+    return difference("points", value, low, high).removesuffix(" points")
 
 
-def _signed(fraction: float) -> str:
-    """A fraction as points with a sign; what rounds to nothing has none."""
-    text = f"{100 * fraction:+.1f}".replace("-", "−")
-    return "0.0" if text[1:] == "0.0" else text
+def _signed(value: float, digits: int = 1) -> str:
+    """A number with a sign; what rounds to nothing has none."""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text[1:] if not text.strip("+−0.") else text
+
+
+def _signed_points(fraction: float) -> str:
+    return _signed(100 * fraction)
 
 
 def _range(low: float, high: float, form: Callable[[float], str], folds: float) -> str:

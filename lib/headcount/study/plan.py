@@ -67,7 +67,8 @@ class Plan:
 
     def config(self) -> str:
         """What the Snakefile needs to know, as YAML."""
-        study = {"profile": self.profile, "folds": self.folds, "machine": {"threads": self.cores}}
+        study = {"profile": self.profile, "folds": self.folds, "chapters": list(self.chapters)}
+        study |= {"machine": {"threads": self.cores}}
         return yaml.safe_dump(study, sort_keys=False)
 
 
@@ -93,7 +94,7 @@ def make(
     parts = read_profile(profile, declared)
     where = f"profile {profile}"
     study = parts.pop("study", {})
-    check_names(study, ["folds"], f"{where}, part study,")
+    check_names(study, ["folds", "without"], f"{where}, part study,")
     everywhere = parts.pop("all", {})
     check_all(everywhere, declared, f"{where}, part all,")
     given = {name: yaml.safe_load(text) for name, text in (given or {}).items()}
@@ -102,10 +103,17 @@ def make(
     source = "--data"
     if data is None:  # as for the chapters, so that what is checked is what they will read
         source, data = DATA_VARIABLE, os.environ.get(DATA_VARIABLE) or None
+    without = study.get("without", [])
+    if not isinstance(without, list):
+        raise InputError(f"{where}, part study, without {without!r}: give a list of chapters")
+    for chapter in without:
+        known(chapter, list(declared), f"{where}, part study, without: unknown chapter")
     chapters, values = {}, {}
     for chapter, defaults in declared.items():
         own = parts.get(chapter, {})
         check_all(own, {chapter: defaults}, f"{where}, part {chapter},")
+        if chapter in without:
+            continue
         merged = {
             name: typed(name, value, defaults[name], "-p" if name in given else where)
             for name, value in (everywhere | own | given).items()
@@ -123,7 +131,7 @@ def make(
 
 def declared_parameters(folder: Path = NOTEBOOKS) -> dict[str, dict[str, Any]]:
     """By chapter, the names and defaults in its cell tagged ``parameters``."""
-    sources = sorted(folder.glob("[0-9][0-9]_*.py"))
+    sources = sorted(folder.glob("[0-9][0-9]*_*.py"))
     if not sources or not Path("Snakefile").exists():
         raise InputError("no Snakefile and chapters here: run this in the repository's root")
     found = {}

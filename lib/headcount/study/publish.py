@@ -17,6 +17,9 @@ KEPT = (
     "pooled.csv",
     "records/*.json",
     "predictions/*.csv",
+    "sweeps/*.json",
+    "sweeps/*.csv",
+    "findings/*.json",
     "measures/*.json",
     "figures/fold*/*",
     "tables/fold*/*.csv",
@@ -30,7 +33,7 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
     """Replace ``reports/<profile>`` by what of ``work`` is complete; returns the folder.
 
     Readers find the old folder or the new one, never half of one. Predictions without a record
-    are left out, as are notebooks that stopped.
+    and a sweep's table without its JSON are left out, as are notebooks that stopped.
 
     Raises:
         InputError: all reports together would be larger than 25 MB, the most that git keeps.
@@ -69,12 +72,13 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
 
 def complete(work: Path) -> list[Path]:
     """Files of ``work`` that are results."""
-    records = {path.stem for path in (work / "records").glob("*.json")}
+    vouching = {"predictions": "records", "sweeps": "sweeps"}  # where a file's JSON is
     return [
         path
         for pattern in KEPT
         for path in sorted(work.glob(pattern))
         if path.is_file()
         if not path.name.startswith(".") and not path.name.endswith(".partial.ipynb")
-        if path.parent.name != "predictions" or path.stem in records
+        if path.parent.name not in vouching
+        or (work / vouching[path.parent.name] / f"{path.stem}.json").exists()
     ]

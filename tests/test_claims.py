@@ -1,0 +1,158 @@
+"""Claims that sweeps, losses and findings settle, against sklearn and loops."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+from test_records import PROVENANCE, finding_of
+
+from headcount import claims, records, stats
+
+PERCENTS = range(10, 100, 10)
+RANDOM = ["random0", "random1"]
+
+
+def write_sweep(folder, name, wrong, fold=0, n=400):
+    """A sweep whose points err on a share of the sentences each; returns its table."""
+    rng = np.random.default_rng([fold, len(name)])
+    table = pd.DataFrame(
+        {"id": [f"{fold}-{i}" for i in range(n)], "group": 1000 * fold + np.arange(n)}
+    )
+    table = table.assign(source="phrasebank", label=rng.integers(0, 3, n))
+    for point, share in wrong.items():
+        table[point] = np.where(rng.random(n) < share, (table["label"] + 1) % 3, table["label"])
+    fields = {"study": "t", "chapter": "05_pruning", "name": name, "fold": fold, "seed": 0, "n": n}
+    fields |= {"points": list(wrong), "weights_sha256": "a", "teacher_saw_test": False}
+    records.write_sweep(folder, records.Sweep(**fields, provenance=PROVENANCE), table)
+    return table
+
+
+def one_shot(slopes):
+    """Shares of errors by point: 0.1 for the whole model, and more with each percent."""
+    points = {f"{name}@{p}": 0.1 + slope * p for name, slope in slopes.items() for p in PERCENTS}
+    return {"whole": 0.1} | points
+
+
+SLOPES = {"entropy": 0.006, "combined": 0.001, "magnitude": 0.004, "gradient": 0.0005}
+SLOPES |= dict.fromkeys(RANDOM, 0.003)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sweeps of two folds, and nothing else."""
+    for fold in (0, 1):
+        write_sweep(tmp_path, "one-shot", one_shot(SLOPES), fold)
+        layers = {f"off@{layer}": 0.1 + 0.05 * layer for layer in range(6)}
+        write_sweep(tmp_path, "layers", {"whole": 0.1} | layers, fold)
+    return tmp_path
+
+
+def judged(folder):
+    return claims.judge(folder, draws=500).set_index("id")
+
+
+def by_sklearn(folder, name):
+    table = records.sweep(folder, name)
+    points = [point for point in table if point not in ("id", "group", "source", "fold", "seed")]
+    return {p: f1_score(table["label"], table[p], average="macro") for p in points if p != "label"}
+
+
+def height(scores, name):
+    return np.trapezoid([scores["whole"], *(scores[f"{name}@{p}"] for p in PERCENTS)], dx=10) / 90
+
+
+def test_curves_are_compared_by_their_pooled_areas_and_points(folder):
+    scores, table = by_sklearn(folder, "one-shot"), judged(folder)
+    chance = np.mean([height(scores, name) for name in RANDOM])
+    assert table.loc["C2", "diff"] == pytest.approx(height(scores, "entropy") - chance)
+    assert table.loc["C2", "n"] == 800
+    assert table.loc["C2", "verdict"] == "refuted"  # the interval lies wholly below 0
+    gain = scores["gradient@20"] - scores["whole"]
+    assert table.loc["C15a", "diff"] == pytest.approx(gain)
+    combined = np.mean([scores[f"combined@{p}"] for p in (30, 50)])
+    by_lot = np.mean([scores[f"{name}@{p}"] for name in RANDOM for p in (30, 50)])
+    by_size = np.mean([scores[f"magnitude@{p}"] for p in (30, 50)])
+    assert table.loc["C16a", "diff"] == pytest.approx(combined - by_size)
+    assert table.loc["C16b", "diff"] == pytest.approx(combined - by_lot)
+    assert table.loc["C16b", "verdict"] == "supported"
+
+
+def test_losses_of_early_layers_are_set_against_late_ones(folder):
+    scores, table = by_sklearn(folder, "layers"), judged(folder)
+    lost = [scores["whole"] - scores[f"off@{layer}"] for layer in range(6)]
+    assert table.loc["C4", "diff"] == pytest.approx(np.mean(lost[:3]) - np.mean(lost[3:]))
+    assert table.loc["C4", "verdict"] == "supported"  # below 0: early ones are missed less
+
+
+def test_the_cliff_is_where_two_points_are_lost(tmp_path):
+    falls = {
+        "steps": {20: 0.1, 40: 0.1, 60: 0.1, 80: 0.3},
+        "once": {20: 0.1, 40: 0.3, 60: 0.4, 80: 0.5},
+    }
+    points = {f"{name}@{p}": share for name, fall in falls.items() for p, share in fall.items()}
+    write_sweep(tmp_path, "cliff", {"whole": 0.1} | points, n=4000)
+    scores = by_sklearn(tmp_path, "cliff")
+
+    def crossing(name):
+        last = (0, scores["whole"])
+        for percent in falls[name]:
+            score = scores[f"{name}@{percent}"]
+            if score <= scores["whole"] - 0.02:
+                along = (last[1] - scores["whole"] + 0.02) / (last[1] - score)
+                return last[0] + along * (percent - last[0])
+            last = (percent, score)
+        return percent
+
+    (row,) = judged(tmp_path).dropna(subset="diff").reset_index().to_dict("records")
+    assert row["id"] == "C5"
+    assert row["diff"] == pytest.approx((crossing("steps") - crossing("once")) / 100)
+    assert row["verdict"] == "supported"
+
+
+def test_gaps_are_means_over_both_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    for fold in (0, 1):
+        table = pd.DataFrame({"id": range(300), "group": range(300)})
+        table["part"] = np.where(np.arange(300) < 200, "train", "validation")
+        table["heads-entropy-50"], table["teacher-continued-15"] = rng.random((2, 300))
+        path = tmp_path / "tables" / f"fold{fold}" / "05_pruning-losses.csv"
+        path.parent.mkdir(parents=True)
+        table.to_csv(path, index=False)
+    both = pd.concat(pd.read_csv(path) for path in tmp_path.glob("tables/*/*.csv"))
+    means = both.groupby("part")[["heads-entropy-50", "teacher-continued-15"]].mean()
+    gap = means.loc["validation"] - means.loc["train"]
+    row = judged(tmp_path).loc["C3"]
+    assert row["diff"] == pytest.approx(gap["heads-entropy-50"] - gap["teacher-continued-15"])
+    assert row["unit"] == "nats"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(1.01, "supported"), (0.8, "refuted"), (0.95, "undecided")]
+)
+def test_a_ratio_within_five_percent_is_about_the_same(tmp_path, ratio, verdict):
+    around = {"diff": ratio - 1, "low": ratio - 1.02, "high": ratio - 0.98, "unit": "%"}
+    records.write_finding(tmp_path, finding_of("C13", **around))
+    row = judged(tmp_path).loc["C13"]
+    assert row["verdict"] == verdict
+    assert row["diff"] == pytest.approx(ratio - 1)
+
+
+def test_a_claim_whose_series_is_missing_has_not_run(tmp_path):
+    write_sweep(tmp_path, "one-shot", one_shot({"entropy": 0.006, "gradient": 0.001}))
+    table = judged(tmp_path)
+    assert table.dropna(subset="diff").index.tolist() == ["C15a"]
+    assert (table.drop(index="C15a")["verdict"] == claims.NOT_RUN).all()
+
+
+def test_a_teacher_that_saw_the_test_settles_no_finding(tmp_path):
+    records.write_finding(tmp_path, finding_of("C13", unit="%", teacher_saw_test=True))
+    assert judged(tmp_path).loc["C13", "verdict"] == claims.SAW_TEST
+
+
+def test_a_fold_can_be_judged_alone(folder):
+    evidence = claims.BY_ID["C2"].evidence
+    alone, _ = evidence.settle(folder, fold=1, draws=200, seed=0)
+    together, named = evidence.settle(folder, fold="*", draws=200, seed=0)
+    assert (alone.n, together.n) == (400, 800)
+    assert isinstance(alone, stats.Difference)
+    assert named["unit"] in claims.SCALES
