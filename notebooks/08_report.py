@@ -94,8 +94,8 @@ for name, frame in {"results": results, "pooled": pooled}.items():
 # lies on the other side, or leaves out the effect that was claimed. Else it is **undecided**, and
 # the table says what difference such a study would have seen four times out of five. Holm's
 # correction runs over the contrasts of this table; its p is of no difference at all, whatever the
-# margin, and no verdict rests on it. "Right alone" counts the sentences that only
-# the first, and only the second, of the two models gets right.
+# margin, and no verdict rests on it. "Right alone" counts the predictions (sentences times
+# trainings) that only the first, and only the second, of the two models gets right.
 
 # %%
 tried = judged.dropna(subset="diff")
@@ -229,13 +229,15 @@ if len(chapters):
 # ## Limits
 
 # %%
-one_seed = tested.groupby("variant")["seed"].nunique().max() == 1
+seeds = tested.groupby("variant")["seed"].nunique()
+several = ", ".join(f"`{variant}`" for variant in seeds[seeds > 1].index)
 limits = {
     "The sentences are synthetic. What holds on them may fail on real ones.": study.synthetic,
     "The teacher had seen test sentences: absolute scores are too high.": study.teacher_saw_test,
     f"Folds that ran: {len(study.folds)}. With {study.sentences:,} test sentences, smaller "
     "differences than the intervals are wide stay unseen.": True,
-    "One seed a variant: the luck of one training is in every difference.": one_seed,
+    f"One seed a variant{f', but for {several}' if several else ''}: the luck of one training is in "
+    "every other difference.": seeds.min() == 1,
     f"One teacher, `{study.model}`: a verdict names it, and holds for it alone.": True,
     "Learning rates, epochs and schedules were fixed, and not tuned again for each variant.": True,
     "Sentences have one label each, although annotators disagreed on some.": True,

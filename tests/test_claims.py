@@ -84,27 +84,29 @@ def test_losses_of_early_layers_are_set_against_late_ones(folder):
     assert table.loc["C4", "verdict"] == "supported"  # below 0: early ones are missed less
 
 
-def test_the_cliff_is_where_two_points_are_lost(tmp_path):
+def test_the_cliff_is_where_two_points_are_lost_against_the_control(tmp_path):
     falls = {
         "steps": {20: 0.1, 40: 0.1, 60: 0.1, 80: 0.3},
         "once": {20: 0.1, 40: 0.3, 60: 0.4, 80: 0.5},
+        "continued": {20: 0.1, 40: 0.08, 60: 0.06, 80: 0.05},
     }
     points = {f"{name}@{p}": share for name, fall in falls.items() for p, share in fall.items()}
     write_sweep(tmp_path, "cliff", {"whole": 0.1} | points, n=4000)
     scores = by_sklearn(tmp_path, "cliff")
 
     def crossing(name):
-        last = (0, scores["whole"])
+        last = (0, 0.0)
         for percent in falls[name]:
-            score = scores[f"{name}@{percent}"]
-            if score <= scores["whole"] - 0.02:
-                along = (last[1] - scores["whole"] + 0.02) / (last[1] - score)
+            lost = scores[f"continued@{percent}"] - scores[f"{name}@{percent}"]
+            if lost >= 0.02:
+                along = (0.02 - last[1]) / (lost - last[1])
                 return last[0] + along * (percent - last[0])
-            last = (percent, score)
+            last = (percent, lost)
         return percent
 
     (row,) = judged(tmp_path).dropna(subset="diff").reset_index().to_dict("records")
     assert row["id"] == "C5"
+    assert 0 < crossing("once") < crossing("steps") < 80
     assert row["diff"] == pytest.approx((crossing("steps") - crossing("once")) / 100)
     assert row["verdict"] == "supported"
 
@@ -126,6 +128,19 @@ def test_gaps_are_means_over_both_parts(tmp_path):
     assert row["unit"] == "nats"
 
 
+def test_a_smaller_gap_without_a_better_score_supports_nothing(tmp_path):
+    path = tmp_path / "tables" / "fold0" / "05_pruning-losses.csv"
+    path.parent.mkdir(parents=True)
+    table = pd.DataFrame({"id": range(90), "group": range(90)})
+    table["part"] = np.where(np.arange(90) < 60, "train", "validation")
+    table["teacher-continued-15"] = np.where(table["part"] == "train", 0.1, 0.9)
+    table["heads-entropy-50"] = np.where(table["part"] == "train", 0.5, 0.9)
+    table.to_csv(path, index=False)
+    row = judged(tmp_path).loc["C3"]
+    assert row["diff_high"] < 0
+    assert row["verdict"] == f"undecided: C1 is {claims.NOT_RUN}"
+
+
 @pytest.mark.parametrize(
     ("ratio", "verdict"), [(1.01, "supported"), (0.8, "refuted"), (0.95, "undecided")]
 )
@@ -137,11 +152,27 @@ def test_a_ratio_within_five_percent_is_about_the_same(tmp_path, ratio, verdict)
     assert row["diff"] == pytest.approx(ratio - 1)
 
 
+def test_the_luck_of_the_draws_is_in_the_interval(tmp_path):
+    """Two draws that lie far apart, and the same two as one."""
+    slopes = {"entropy": 0.003, "random0": 0.001, "random1": 0.005}
+    write_sweep(tmp_path, "one-shot", one_shot(slopes), n=4000)
+    width = np.subtract(*judged(tmp_path).loc["C2", ["diff_high", "diff_low"]])
+    heights = [height(by_sklearn(tmp_path, "one-shot"), f"random{i}") for i in (0, 1)]
+    # The mean of two draws from these two is one of them half of the time.
+    assert width > 0.9 * abs(heights[0] - heights[1])
+
+
 def test_a_claim_whose_series_is_missing_has_not_run(tmp_path):
     write_sweep(tmp_path, "one-shot", one_shot({"entropy": 0.006, "gradient": 0.001}))
     table = judged(tmp_path)
     assert table.dropna(subset="diff").index.tolist() == ["C15a"]
     assert (table.drop(index="C15a")["verdict"] == claims.NOT_RUN).all()
+
+
+def test_a_claim_whose_points_are_missing_has_not_run(tmp_path):
+    names = ("combined", "magnitude", "gradient", "random0")
+    write_sweep(tmp_path, "one-shot", {"whole": 0.1} | {f"{name}@10": 0.2 for name in names})
+    assert (judged(tmp_path)["verdict"] == claims.NOT_RUN).all()
 
 
 def test_a_teacher_that_saw_the_test_settles_no_finding(tmp_path):

@@ -137,6 +137,16 @@ def test_seeds_are_paired_with_seeds_and_one_seed_with_all(tmp_path):
         assert part["baseline_guess"].tolist() == guess.tolist()
 
 
+def test_a_single_training_is_paired_with_the_baseline_s_of_its_own_seed(tmp_path):
+    for seed in range(3):
+        write(tmp_path, "teacher-continued-9", seed=seed)
+    write(tmp_path, "heads-random-30", baseline="teacher-continued-9")
+    pairs = records.paired(tmp_path, "heads-random-30", "teacher-continued-9")
+    theirs = records.predictions(tmp_path, "teacher-continued-9").query("seed == 0")
+    guess = theirs[records.PROBABILITIES].to_numpy().argmax(1)
+    assert pairs["baseline_guess"].tolist() == guess.tolist()
+
+
 def test_one_fold_can_be_looked_at_alone(tmp_path):
     for fold in range(2):
         write(tmp_path, "teacher", fold)

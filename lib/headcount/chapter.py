@@ -282,8 +282,12 @@ class Run:
         return record
 
     def record(self, variant: str, *, seed: int | None = None) -> records.Record:
-        """The record of ``variant`` of this fold (and, by default, of this seed, else seed 0)."""
-        for number in dict.fromkeys([self.seed, 0] if seed is None else [seed]):
+        """The record of ``variant`` of this fold.
+
+        By default of this run's seed, else of the chapter's own, else of 0.
+        """
+        own = [self.seed, self.parameters["seed"], 0]
+        for number in dict.fromkeys(own if seed is None else [seed]):
             if found := records.read(self.work, variant=variant, fold=self.fold, seed=number):
                 return found[0]
         raise InputError(
@@ -330,14 +334,10 @@ class Run:
         Raises:
             InputError: it has not run here.
         """
-        settled = self._evidence(claim)
+        settled = claims.settle(claims.BY_ID[claim], self.work, fold=self.fold)
         if settled is None:
             raise InputError(f"{claim} cannot be judged in {self.work}: its evidence has not run")
         return settled[0]
-
-    def _evidence(self, claim: str) -> claims.Settled | None:
-        evidence = claims.BY_ID[claim].evidence
-        return evidence.settle(self.work, fold=self.fold, draws=stats.DRAWS, seed=0)
 
     def verdicts(self, ids: Sequence[str]) -> pd.DataFrame:
         """Verdicts on this fold alone, of those claims whose evidence has run.
@@ -345,22 +345,23 @@ class Run:
         Columns: claim, verdict here, difference, low, high (95 %), unit.
         """
         rows = []
-        for claim in ids:
-            if (settled := self._evidence(claim)) is None:
+        for claim in (claims.BY_ID[name] for name in ids):
+            if (settled := claims.settle(claim, self.work, fold=self.fold)) is None:
                 continue
             difference, named = settled
             scale = claims.SCALES[named["unit"]]
             rows.append(
                 {
-                    "claim": f"{claim}: {claims.BY_ID[claim].text}",
-                    "verdict here": named.get("barred") or self.verdict(claim, difference),
+                    "claim": f"{claim.id}: {claim.text}",
+                    "verdict here": named["verdict"] + self.mark,
                     "difference": scale * difference.diff,
                     "low": scale * difference.low,
                     "high": scale * difference.high,
                     "unit": named["unit"],
                 }
             )
-        return pd.DataFrame(rows)
+        columns = ["claim", "verdict here", "difference", "low", "high", "unit"]
+        return pd.DataFrame(rows, columns=columns)
 
     def at(self, seed: int) -> Run:
         """This run with another seed for its trainings; what it writes counts as this one's."""

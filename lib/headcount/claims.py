@@ -67,7 +67,8 @@ class Variants:
             "seeds": int(results.query("variant == @self.variant")["seed"].nunique()),
             "only_variant": alone.only_first,
             "only_baseline": alone.only_second,
-            "p_mcnemar": alone.p,
+            # Exact for sentences that are seen once.
+            "p_mcnemar": alone.p if len(pairs) == pairs["id"].nunique() else None,
             "barred": UNEQUAL if self.equal_steps and unequal else None,
         }
 
@@ -80,7 +81,7 @@ class Sweep:
         name: of the sweep.
         variant, baseline: what is compared, in words.
         value: takes macro-F1 by point, arrays of any one shape, and returns the difference.
-        needs: series (what stands before the @ of a point) without which it has not run.
+        needs: points, or series (what stands before their @), without which it has not run.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Sweep:
         if not records.read_sweeps(folder, self.name, fold=fold):
             return None
         table = records.sweep(folder, self.name, fold=fold)
-        if not set(self.needs) <= {str(point).partition("@")[0] for point in table}:
+        if not set(self.needs) <= {*table, *(point.partition("@")[0] for point in table)}:
             return None
         difference = curves.contrast(table, self.value, **how)
         named = {"variant": self.variant, "baseline": self.baseline, "unit": self.unit}
@@ -133,7 +134,7 @@ class Found:
     claim: str
 
     def settle(self, folder: Path, **how: Any) -> Settled | None:
-        findings = records.read_findings(folder, self.claim)
+        findings = records.read_findings(folder, self.claim, fold=how["fold"])
         if not findings:
             return None
         found = findings[0]
@@ -160,16 +161,30 @@ def random_series(points: Points) -> list[str]:
     return [name for name in names if name.startswith("random")]
 
 
+def _over_draws(values: np.ndarray) -> np.ndarray:
+    """Mean over random draws (k, ...); where sentences are resampled (k, n), draws are as well.
+
+    Other draws would have been other heads: their luck belongs into the interval.
+    """
+    if values.ndim == 1:
+        return values.mean()
+    k, n = values.shape
+    times = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), size=n).T
+    return (times * values).sum(0) / k
+
+
 def area(points: Points, name: str) -> np.ndarray:
     """Mean height of a series' curve; of `random`, the mean over the draws."""
-    names = random_series(points) if name == "random" else [name]
-    return np.mean([curves.area(*series(points, one)) for one in names], axis=0)
+    if name != "random":
+        return curves.area(*series(points, name))
+    return _over_draws(np.stack([curves.area(*series(points, r)) for r in random_series(points)]))
 
 
 def at(points: Points, name: str, percents: Sequence[int]) -> np.ndarray:
     """Mean macro-F1 of a series over some percents; of `random`, over the draws too."""
     names = random_series(points) if name == "random" else [name]
-    return np.mean([points[f"{one}@{percent}"] for one in names for percent in percents], axis=0)
+    heights = [np.mean([points[f"{one}@{p}"] for p in percents], axis=0) for one in names]
+    return _over_draws(np.stack(heights)) if name == "random" else heights[0]
 
 
 def _layers(points: Points) -> np.ndarray:
@@ -186,8 +201,15 @@ def early_minus_late(points: Points) -> np.ndarray:
 
 
 def deferral(points: Points) -> np.ndarray:
-    """Share of the heads at which 2 points are lost: step by step minus at once."""
-    steps, once = (curves.sparsity_at_loss(*series(points, name)) for name in ("steps", "once"))
+    """Share of the heads at which 2 points are lost: step by step minus at once.
+
+    Lost against the whole model after as many epochs of training, series `continued`.
+    """
+    percent, continued = series(points, "continued")
+    steps, once = (
+        curves.sparsity_at_loss(percent, series(points, name)[1] - continued)
+        for name in ("steps", "once")
+    )
     return (steps - once) / 100
 
 
@@ -203,6 +225,7 @@ class Claim:
             The effect is what was claimed.
         side: of the margin, on which the claim says that the difference lies.
         seeds: how many the contrast needs.
+        together: a claim without whose support this one has none either.
     """
 
     id: str
@@ -212,6 +235,7 @@ class Claim:
     side: str = "above"
     claim_effect: float | None = None
     seeds: int = 1
+    together: str | None = None
 
 
 CLAIMS = (
@@ -227,8 +251,8 @@ CLAIMS = (
         "Entropy finds the heads that matter less",
         Sweep(
             "one-shot",
-            "area by entropy, one shot",
-            "by random draws",
+            "heads off by entropy, one shot, area",
+            "heads off by random draws",
             lambda points: area(points, "entropy") - area(points, "random"),
             needs=("entropy", "random0"),
         ),
@@ -238,13 +262,14 @@ CLAIMS = (
         "Pruning regularises",
         Gap("heads-entropy-50", "teacher-continued-15"),
         side="below",
+        together="C1",
     ),
     Claim(
         "C4",
         "Early layers are the redundant ones",
         Sweep(
             "layers",
-            "loss without a layer's heads, first half",
+            "heads of a layer off, loss, first half of the layers",
             "second half",
             early_minus_late,
             needs=("off",),
@@ -259,7 +284,7 @@ CLAIMS = (
             "heads gone when 2 points are lost, step by step",
             "at once",
             deferral,
-            needs=("steps", "once"),
+            needs=("steps", "once", "continued"),
             unit="% of the heads",
         ),
     ),
@@ -297,10 +322,10 @@ CLAIMS = (
         "20 % of the heads, chosen by gradient, go without noticeable loss",
         Sweep(
             "one-shot",
-            "20 % off by gradient, one shot",
+            "heads off by gradient, one shot, 20 %",
             "teacher",
             lambda points: points["gradient@20"] - points["whole"],
-            needs=("gradient",),
+            needs=("gradient@20",),
         ),
         margin=-0.005,
     ),
@@ -315,10 +340,10 @@ CLAIMS = (
         "Attention metrics beat magnitude up to 50 %",
         Sweep(
             "one-shot",
-            "combined, one shot, mean of 30 % and 50 %",
-            "magnitude",
+            "heads off by combined, one shot, 30 % and 50 %",
+            "heads off by magnitude",
             lambda points: at(points, "combined", (30, 50)) - at(points, "magnitude", (30, 50)),
-            needs=("combined", "magnitude"),
+            needs=tuple(f"{name}@{p}" for name in ("combined", "magnitude") for p in (30, 50)),
         ),
     ),
     Claim(
@@ -326,10 +351,10 @@ CLAIMS = (
         "Attention metrics beat random up to 50 %",
         Sweep(
             "one-shot",
-            "combined, one shot, mean of 30 % and 50 %",
-            "random draws",
+            "heads off by combined, one shot, 30 % and 50 %",
+            "heads off by random draws",
             lambda points: at(points, "combined", (30, 50)) - at(points, "random", (30, 50)),
-            needs=("combined", "random0"),
+            needs=tuple(f"{name}@{p}" for name in ("combined", "random0") for p in (30, 50)),
         ),
     ),
     Claim("C17", "The specialised heads go last", Found("C17")),
@@ -345,23 +370,41 @@ def verdict(claim: Claim, difference: stats.Difference, *, saw_test: bool) -> st
     return stats.verdict(difference, claim.margin, side=claim.side, claim_effect=claim.claim_effect)
 
 
-def judge(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def settle(
+    claim: Claim, folder: Path, *, fold: int | str = "*", draws: int = stats.DRAWS, seed: int = 0
+) -> tuple[stats.Difference, dict[str, Any]] | None:
+    """A claim's difference and the other columns of `judge`, `verdict` among them; None if not run.
+
+    `fold` is one, or "*" for all that have run, pooled. A teacher that saw the test settles none.
+    """
+    settled = claim.evidence and claim.evidence.settle(folder, fold=fold, draws=draws, seed=seed)
+    if not settled:
+        return None
+    difference, named = settled
+    left = [*records.read(folder), *records.read_sweeps(folder), *records.read_findings(folder)]
+    outcome = verdict(claim, difference, saw_test=any(one.teacher_saw_test for one in left))
+    outcome = named.pop("barred", None) or outcome
+    if claim.together and outcome == "supported":
+        other = settle(BY_ID[claim.together], folder, fold=fold, draws=draws, seed=seed)
+        told = other[1]["verdict"] if other else NOT_RUN
+        if told != "supported":
+            outcome = f"undecided: {claim.together} is {told}"
+    return difference, named | {"verdict": outcome}
+
+
+def judge(folder: Path, *, draws: int = stats.DRAWS, seed: int = 0) -> pd.DataFrame:
     """One row a claim, in their order, judged on what lies in `folder`, all folds pooled.
 
     Columns: id, text, variant, baseline, unit, margin, seeds_needed; where the evidence has run
     also n, diff, diff_low, diff_high (95 %; fractions, or the unit), p, p_holm (over the contrasts
-    that have run), detectable, and for variants seeds, only_variant and only_baseline (rows that
-    one of the two gets right alone), p_mcnemar; and verdict. A teacher that saw the test settles
-    nothing.
+    that have run), detectable, and for variants seeds, only_variant and only_baseline (predictions
+    that one of the two gets right alone), p_mcnemar; and verdict.
     """
-    left = [*records.read(folder), *records.read_sweeps(folder), *records.read_findings(folder)]
-    saw_test = any(one.teacher_saw_test for one in left)
     rows = []
     for claim in CLAIMS:
         row = {"id": claim.id, "text": claim.text, "margin": claim.margin}
         row |= {"seeds_needed": claim.seeds, "verdict": NOT_RUN}
-        settled = claim.evidence and claim.evidence.settle(folder, fold="*", draws=draws, seed=seed)
-        if settled:
+        if settled := settle(claim, folder, draws=draws, seed=seed):
             difference, named = settled
             row |= named | {
                 "n": difference.n,
@@ -370,7 +413,6 @@ def judge(folder: Path, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
                 "diff_high": difference.high,
                 "p": difference.p,
                 "detectable": difference.detectable,
-                "verdict": named.get("barred") or verdict(claim, difference, saw_test=saw_test),
             }
         rows.append(row)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)

@@ -449,17 +449,15 @@ def predictions(folder: Path, variant: str, *, fold: int | str = "*") -> pd.Data
 
 
 def paired(folder: Path, variant: str, baseline: str, *, fold: int | str = "*") -> pd.DataFrame:
-    """Labels and guesses of two variants over the same sentences, folds and (common) seeds.
+    """Labels and guesses of two variants over the same sentences, folds and seeds.
 
-    A variant with one seed is paired with every seed of the other. Columns: id, group, source,
-    fold, label, guess, baseline_guess.
+    A baseline with one seed is the reference of every seed of the variant. Columns: id, group,
+    source, fold, label, guess, baseline_guess.
     """
     left, right = (_guesses(folder, name, fold) for name in (variant, baseline))
-    keys = ["id", "fold"]
-    if left["seed"].nunique() > 1 and right["seed"].nunique() > 1:
-        keys.append("seed")
+    keys = ["id", "fold"] + ["seed"] * (right["seed"].nunique() > 1)
     right = right[[*keys, "guess"]].rename(columns={"guess": "baseline_guess"})
-    return left.merge(right, on=keys, validate="many_to_many")
+    return left.merge(right, on=keys, validate="many_to_one")
 
 
 def _guesses(folder: Path, variant: str, fold: int | str = "*") -> pd.DataFrame:

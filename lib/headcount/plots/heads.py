@@ -249,7 +249,7 @@ def removal_times(times: pd.DataFrame, *, title: str) -> Figure:
     """Latency of a model whose heads are removed over that of the same model with them masked.
 
     One panel a model. Columns: tokens (in the sentence), share (of the heads that is gone, a
-    fraction), model, ratio (removed / masked), low, high (its 95 % interval).
+    fraction), model, ratio (removed / zeroed), low, high (its 95 % interval).
     """
     names = list(dict.fromkeys(times["model"]))
     shares, lengths = sorted(times["share"].unique()), sorted(times["tokens"].unique())
@@ -273,7 +273,7 @@ def removal_times(times: pd.DataFrame, *, title: str) -> Figure:
         ax.set_title(name, fontsize=10.5)
         ax.set_xlabel("tokens in the sentence")
         _end_labels(ax, ends[name])
-    axes[0].set_ylabel("latency, removed / masked")
+    axes[0].set_ylabel("latency, removed / zeroed")
     lines = [Line2D([], [], color="#666", linewidth=1.4, label="95 % interval")]
     band = Rectangle((0, 0), 1, 1, color="#ececec", label="less than 5 % apart")
     figure.legend(handles=[*lines, band], loc="outside lower center", ncols=2)

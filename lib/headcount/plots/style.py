@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ def annotate(figure: Figure, text: str) -> None:
 
 def family(variant: str) -> str:
     """The family whose colour a variant has, from the words of its name; a key of `COLOURS`."""
-    words = variant.split("-")
+    words = re.findall(r"\w+", variant)
     if {"int8", "int4", "qat", "q8bert"} & set(words):
         return "quantization"
     if "random" in words:

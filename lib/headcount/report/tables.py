@@ -101,7 +101,7 @@ def contrasts(judged: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = []
     for line in judged.dropna(subset="diff").itertuples():
         verdict = f"**{line.verdict}**{study.mark}"
-        if line.verdict == "undecided":
+        if line.verdict == "undecided" and line.detectable:
             seen = difference(line.unit, line.detectable).lstrip("+")
             verdict += f"; {seen} could have been seen"
         if line.seeds < line.seeds_needed:
