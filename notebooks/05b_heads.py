@@ -92,7 +92,7 @@ threads = 2
 cliff_percents = [10, 20, 30, 40, 50, 60, 70, 80, 90, 95]
 cliff_criterion = "entropy"
 cliff_epochs = 1
-gate_weights = [0.001, 0.003, 0.01, 0.03]
+gate_weights = [0.005, 0.01, 0.02, 0.05]  # found on the validation part of fold 0
 gate_epochs = 3
 fixed_rounds = 3
 dropouts = [0.2, 0.3]
@@ -104,7 +104,7 @@ timed_hidden = 768
 timed = 200
 max_seconds = 30.0
 # Fixed
-gate_learning_rate = 0.05
+gate_learning_rate = 0.1
 recovery_epochs = 3
 recovery_learning_rate = 1e-5
 batch_size = 32
