@@ -351,16 +351,10 @@ answers = {"whole": without([])} | {
 one_shot = run.sweep("one-shot", answers, parts.test, teacher)
 
 # %%
-whole = one_shot.query("series == 'whole'")
-lines = pd.concat(
-    [one_shot.query("series != 'whole'"), *(whole.assign(series=name) for name in rankings)]
-).sort_values(["series", "percent"])
-draw = lines["series"].str.extract(r"^random(\d+)$")[0]
-lines = lines.assign(draw=draw, series=lines["series"].where(draw.isna(), "random"))
+lines = curves.lines(one_shot)
+whole = one_shot.set_index("series")["score"]["whole"]
 run.figure(
-    plots.sparsity_curves(
-        lines, title="One shot, no recovery", reference=float(whole["score"].iloc[0])
-    ),
+    plots.sparsity_curves(lines, title="One shot, no recovery", reference=whole),
     "one-shot",
     "Macro-F1 on the test part against the share of heads removed, for each criterion, with the "
     "band of the random draws",

@@ -493,22 +493,16 @@ cliff = run.sweep("cliff", points, parts.test, teacher)
 # %%
 titles = {"steps": "step by step", "once": "at once", "bare": "at once, no recovery"}
 titles |= {"continued": "nothing removed"}
-start = cliff.query("series == 'whole'")["score"].iloc[0]
-bends = {}
-for name, title in titles.items():
-    line = cliff[cliff["series"] == name].sort_values("percent")
-    x, y = [0.0, *line["percent"]], [start, *line["score"]]
-    bends[title] = curves.two_segments(x, y)
-del bends["nothing removed"]
+lines = curves.lines(cliff).replace({"series": titles})
+arms = lines[lines["series"] != titles["continued"]].groupby("series", sort=False)
+bends = {title: curves.two_segments(arm["percent"], arm["score"]) for title, arm in arms}
 knees = {title: bend.knee for title, bend in bends.items() if bend.aicc_gain > 0}
 
 # %%
-lines = cliff[cliff["series"] != "whole"].replace({"series": titles})
-origins = [{"series": title, "percent": 0.0, "score": start} for title in titles.values()]
-lines = pd.concat([pd.DataFrame(origins), lines])
+whole = cliff.set_index("series")["score"]["whole"]
 run.figure(
     plots.sparsity_curves(
-        lines, title="At once or step by step, at equal epochs", reference=start, knees=knees
+        lines, title="At once or step by step, at equal epochs", reference=whole, knees=knees
     ),
     "cliff",
     "Macro-F1 against the share of heads removed: step by step, at once, without recovery, and of "

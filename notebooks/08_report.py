@@ -47,7 +47,7 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
 # %% tags=["not-in-report"]
 from IPython.display import Markdown, display
 
-from headcount import chapter, claims, plots, records, report
+from headcount import chapter, claims, curves, plots, records, report
 
 # %% tags=["parameters"]
 # where and what
@@ -176,6 +176,31 @@ Markdown(report.markdown(sources) if len(sources.columns) > 2 else "There is one
 
 # %%
 Markdown(report.markdown(report.sizes(results)))
+
+# %% [markdown]
+# ## Heads off, nothing trained
+
+# %%
+if records.read_sweeps(run.work, "one-shot"):
+    pooled_sweep = curves.scores(records.sweep(run.work, "one-shot"))
+    lines, whole = curves.lines(pooled_sweep), pooled_sweep.set_index("series")["score"]["whole"]
+    run.figure(
+        plots.sparsity_curves(
+            lines, title=f"One shot, no recovery, all folds{study.mark}", reference=whole
+        ),
+        "one-shot",
+        "Macro-F1 on the pooled test parts against the share of heads removed, for each criterion, "
+        f"with the band of the random draws{study.mark}",
+        lines,
+    )
+    below = (
+        "The grey band spans the random draws; a criterion that stays inside it chooses no better than "
+        "luck can. What the picture does not show is recovery: with training after each removal, the "
+        "differences are those of the variants `heads-*` above."
+    )
+else:
+    below = "Chapter 5 has not swept the heads yet."
+Markdown(below)
 
 # %% [markdown]
 # ## What it costs to run

@@ -268,3 +268,17 @@ def test_bad_input_is_one_line(call, word):
     with pytest.raises(InputError, match=word) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_s_scores_become_curves_from_the_whole_model_on():
+    table = pd.DataFrame({"id": list("abc"), "group": range(3), "label": range(3)})
+    table = table.assign(**{"whole": [0, 1, 2], "random1@30": [0, 1, 1], "entropy@5": [0, 1, 2]})
+    scores = curves.scores(table)
+    assert scores["series"].tolist() == ["whole", "random1", "entropy"]
+    assert scores["percent"].tolist() == [0, 30, 5]
+    expected = [f1_score(table["label"], table[p], average="macro") for p in table.columns[3:]]
+    assert scores["score"].tolist() == pytest.approx(expected)
+    lines = curves.lines(scores).set_index(["series", "percent"])
+    assert lines.index.tolist() == [("entropy", 0), ("entropy", 5), ("random", 0), ("random", 30)]
+    assert lines["score"].tolist() == pytest.approx([1, 1, 1, expected[1]])
+    assert lines.loc["random", "draw"].tolist() == ["1", "1"]

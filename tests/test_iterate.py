@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from test_surgery import batch, build
 
+from headcount import models
 from headcount.errors import InputError
 from headcount.prune import SCORES, alive, iterate, masked, seed_loop, silent, target, zero
 
@@ -107,3 +108,27 @@ def test_zeroed_heads_are_those_that_masking_silences():
     assert silent(model) == heads
     with torch.no_grad():
         torch.testing.assert_close(model(**sentences).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+@pytest.mark.parametrize("criterion", list(SCORES))
+def test_every_criterion_takes_the_heads_of_every_architecture(
+    kind, criterion, tmp_path, word_pieces
+):
+    """Round by round, scored afresh; what is left is saved, loaded, and answers the same."""
+    sentences = batch((7, 5, 3)) | {"labels": torch.tensor([0, 1, 2])}
+    chosen = []
+    model = iterate(
+        build(kind),
+        lambda model: SCORES[criterion](model, [sentences]),
+        lambda model, _: model,
+        [0.25, 0.5, 0.75],
+        lambda number, model, heads, scores: chosen.extend(heads),
+    )
+    assert len(set(chosen)) == len(chosen) == 9
+    assert live(model) == 3
+    models.save(model, word_pieces, tmp_path / "kept")
+    again, _ = models.load(tmp_path / "kept")
+    inputs = {name: sentences[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)

@@ -36,6 +36,7 @@ from headcount import (
     bench,
     claims,
     colab,
+    curves,
     data,
     distill,
     export,
@@ -374,13 +375,10 @@ class Run:
         frame: pd.DataFrame,
         model: transformers.PreTrainedModel,
     ) -> pd.DataFrame:
-        """Keep what many models that were made from ``model`` answer; returns their macro-F1.
+        """Keep what many models that were made from ``model`` answer; returns `curves.scores`.
 
         Args:
             logits: by point, such as ``entropy@30``: (n, 3), in the order of ``frame``.
-
-        Returns:
-            Columns series, percent (what stands before and after the @) and score.
         """
         guesses = {point: given.argmax(1) for point, given in logits.items()}
         sweep = records.Sweep(
@@ -395,16 +393,10 @@ class Run:
             teacher_saw_test=self.facts["teacher_saw_test"],
             provenance=self.provenance(),
         )
-        columns = frame[["id", "group", "source", "label"]]
-        records.write_sweep(self.work, sweep, columns.assign(**guesses))
+        table = frame[["id", "group", "source", "label"]].assign(**guesses)
+        records.write_sweep(self.work, sweep, table)
         self._scored.add(sweep.stem)
-        labels = frame["label"].to_numpy()
-        rows = [
-            (*point.partition("@")[::2], stats.macro_f1(labels, guess))
-            for point, guess in guesses.items()
-        ]
-        scores = pd.DataFrame(rows, columns=["series", "percent", "score"])
-        return scores.assign(percent=pd.to_numeric(scores["percent"]).fillna(0))
+        return curves.scores(table)
 
     def finding(
         self,

@@ -60,6 +60,35 @@ def points_f1(
     return observed, stats.f1_from_counts(stats.resampled(counts, draws, seed)).mean(-1)
 
 
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """macro-F1 of every point of a sweep's table, on all its sentences together.
+
+    Columns: series and percent, what stands before and after the @ of the point (a point without
+    one is a series of its own, at 0), and score.
+    """
+    labels = table["label"].to_numpy()
+    rows = [
+        (*str(point).partition("@")[::2], stats.macro_f1(labels, table[point]))
+        for point in table.columns
+        if point not in KEYS
+    ]
+    found = pd.DataFrame(rows, columns=["series", "percent", "score"])
+    return found.assign(percent=pd.to_numeric(found["percent"]).fillna(0.0))
+
+
+def lines(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores as curves that all start at the point `whole`, sorted by series and percent.
+
+    The series random0, random1, ... become one, `random`, with the number in a column draw.
+    """
+    origin = scores[scores["series"] == "whole"]
+    curve = scores[scores["series"] != "whole"]
+    starts = [origin.assign(series=name) for name in curve["series"].unique()]
+    curve = pd.concat([*starts, curve]).sort_values(["series", "percent"], ignore_index=True)
+    draw = curve["series"].str.extract(r"^random(\d+)$")[0]
+    return curve.assign(series=curve["series"].where(draw.isna(), "random"), draw=draw)
+
+
 def contrast(
     table: pd.DataFrame, functional: Functional, *, draws: int = stats.DRAWS, seed: int = 0
 ) -> stats.Difference:
