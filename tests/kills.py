@@ -58,6 +58,8 @@ def _without_other_chapters(notebooks: Path, kept: list[str]) -> None:
     for path in notebooks.glob("profiles/*.yaml"):  # which may not name chapters that are not there
         parts = yaml.safe_load(path.read_text(encoding="utf-8"))
         parts = {n: v for n, v in parts.items() if n in ("study", "all") or _number(n) in kept}
+        without = parts["study"].pop("without", [])
+        parts["study"]["without"] = [chapter for chapter in without if _number(chapter) in kept]
         path.write_text(yaml.safe_dump(parts), encoding="utf-8")
 
 
