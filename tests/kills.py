@@ -33,6 +33,7 @@ CLOCKS = ("train_seconds", "provenance")  # differ between equal runs
 SMALL = {
     "sentences": 300, "simulated_studies": 5, "epochs": 2, "init_epochs": 2, "recovery_epochs": 2,
     "probe_sentences": 10, "warmup": 1, "timed": 5, "draws": 100, "trainings": 1,
+    "random_draws": 1,
 }  # fmt: skip
 
 
