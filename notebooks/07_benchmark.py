@@ -61,6 +61,7 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
 
 # %%
 import time
+from fnmatch import fnmatch
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,7 @@ fold = 0
 seed = 0
 threads = 2
 # the ruler
+passed_over = ["heads-entropy-reversed-*", "heads-gradient-*"]
 warmup = 50
 timed = 500
 max_seconds = 60.0
@@ -117,7 +119,9 @@ Markdown(
 # %% [markdown]
 # A contender is a folder and a way to load it; the ruler does not know what was done to the model.
 # An ONNX twin of a recorded model takes part under that model's score (their chapters asserted
-# equal predictions).
+# equal predictions). Of pruned models with equally many heads two ways of choosing them are enough:
+# the parameter `passed_over` names the others, whose cost is the same and whose memory all of them
+# would have to share.
 
 
 # %%
@@ -137,14 +141,16 @@ def contender(variant, folder, record):
 found = {r.variant: r for r in records.read(run.work, fold=0, seed=run.seed) if r.split == "test"}
 twins = {f"{v}-onnx": r for v, r in found.items() if run.model_folder(f"{v}-onnx").is_dir()}
 recorded = found | {variant: r for variant, r in twins.items() if variant not in found}
-contenders = [contender(v, run.model_folder(v), record) for v, record in recorded.items()]
-contenders = [c for c in contenders if c is not None]
+saved = [contender(v, run.model_folder(v), record) for v, record in recorded.items()]
+saved = [c for c in saved if c is not None]
+contenders = [c for c in saved if not any(fnmatch(c.name, name) for name in passed_over)]
 if "teacher" not in recorded:
     raise InputError(f"no record of teacher in {run.work}: run chapter 02_teacher first")
 
 # %%
 print(f"{len(contenders)} contenders: {', '.join(c.name for c in contenders)}")
-print(f"without a saved model: {', '.join(sorted(set(recorded) - {c.name for c in contenders}))}")
+print(f"passed over: {', '.join(c.name for c in saved if c not in contenders) or 'none'}")
+print(f"without a saved model: {', '.join(sorted(set(recorded) - {c.name for c in saved}))}")
 print("{}: {}".format(*(bench.cpu()[0], ", ".join(bench.cpu()[1]))))
 
 # %% [markdown]

@@ -23,6 +23,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -33,7 +34,7 @@ CLOCKS = ("train_seconds", "provenance")  # differ between equal runs
 SMALL = {
     "sentences": 300, "simulated_studies": 5, "epochs": 2, "init_epochs": 2, "recovery_epochs": 2,
     "probe_sentences": 10, "warmup": 1, "timed": 5, "draws": 100, "trainings": 1,
-    "random_draws": 1,
+    "random_draws": 1, "percents": [30, 50], "arms": ["entropy", "random"],
 }  # fmt: skip
 
 
@@ -138,7 +139,7 @@ class Trial:
     differences: list[str]
 
 
-def small(folder: Path, profile: str = "smoke", **settings: int) -> list[str]:
+def small(folder: Path, profile: str = "smoke", **settings: Any) -> list[str]:
     """Command line of one fold of a small study, with the settings that a chapter there has."""
     text = "".join(p.read_text("utf-8") for p in (folder / "notebooks").glob("[0-9]*.py"))
     given = (SMALL | settings).items()
