@@ -162,6 +162,14 @@ def test_the_luck_of_the_draws_is_in_the_interval(tmp_path):
     assert width > 0.9 * abs(heights[0] - heights[1])
 
 
+def test_two_claims_about_the_same_variants_do_not_double_their_row():
+    pair = {"variant": "heads-entropy-50", "baseline": "teacher-continued-15"}
+    judged = pd.DataFrame([pair | {"diff": 0.01, "seeds": 3, "p_holm": 0.5}, pair | {"diff": -0.1}])
+    pooled = pd.DataFrame([pair | {"macro_f1": 0.8, "p_holm": np.nan}])
+    (row,) = claims.with_holm(pooled, judged).to_dict("records")
+    assert row["p_holm"] == 0.5
+
+
 def test_a_claim_whose_series_is_missing_has_not_run(tmp_path):
     write_sweep(tmp_path, "one-shot", one_shot({"entropy": 0.006, "gradient": 0.001}))
     table = judged(tmp_path)

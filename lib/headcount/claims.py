@@ -428,6 +428,7 @@ COLUMNS = [
 
 def with_holm(pooled: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """`pooled` with `p_holm` where a row's difference is a primary contrast, missing elsewhere."""
-    primary = judged.dropna(subset="diff")[["variant", "baseline", "p_holm"]]
+    # Only variants have seeds: a gap of the same two is another contrast.
+    primary = judged.dropna(subset="seeds")[["variant", "baseline", "p_holm"]]
     merged = pooled.drop(columns="p_holm").merge(primary, how="left", on=["variant", "baseline"])
     return merged[list(pooled.columns)]
