@@ -204,7 +204,8 @@ def rank_scatter(points: pd.DataFrame, *, title: str) -> Figure:
     # Most heads cost next to nothing and a few a lot. Ranks, and so ρ, are the same on any scale.
     unit = max(points["rise"].abs().median(), 1e-6)
     axes[0].set_yscale("asinh", linear_width=unit)
-    ticks = log_ticks(unit, max(points["rise"].max(), 2 * unit))
+    # Every other one, from the largest on: more would touch.
+    ticks = sorted(log_ticks(unit, max(points["rise"].max(), 2 * unit))[::-2])
     below = [-tick for tick in ticks if -tick >= points["rise"].min()]
     axes[0].yaxis.set_major_locator(FixedLocator([*below, 0, *ticks]))
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda rise, _: _signed(rise, "g")))
