@@ -74,12 +74,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from headcount import chapter, claims, curves, export, models, plots, prune, records, stats, train
-from headcount.data import LABELS, collate
+from headcount.data import LABELS
 from headcount.errors import InputError
 from headcount.prune import SCORES
 
@@ -235,9 +234,7 @@ run.figure(
 # Those that read attention share one pass, and no map outlives its batch.
 
 # %%
-pad = run.tokenizer().pad_token_id
-order = train.LikeLengthBatches(tokens.lengths, batch_size, seed=0)
-batches = [collate([tokens[i] for i in rows], pad) for rows in order]
+batches = run.batches(tokens)
 scores = prune.score_all(teacher, batches)
 entropy = partial(SCORES["entropy"], batches=batches)
 first = scores["entropy"]
@@ -572,13 +569,6 @@ def experiment(arm, run):
 # %%
 def report(run, name, model, fits, chosen, silenced):
     """Save a model and record its scores on the test part."""
-    spent = train.Fitted(
-        model,
-        fits[-1].history,
-        seconds=sum(fit.seconds for fit in fits),
-        steps=sum(fit.steps for fit in fits),
-        weights_sha256=fits[-1].weights_sha256,
-    )
     heads = [[head["round"], head["layer"], head["head"]] for head in chosen]
     run.score(
         name,
@@ -587,7 +577,7 @@ def report(run, name, model, fits, chosen, silenced):
         model=model,
         folder=run.save(name, model),
         baseline=plan.set_index("variant").loc[name, "baseline"],
-        fitted=spent,
+        fitted=train.together(fits),
         config={"removed": heads, "silent_heads": silenced},
     )
 
@@ -775,19 +765,11 @@ run.figure(
 
 
 # %%
-def losses(name, frame, at):
-    """Cross-entropy of each sentence, in nats."""
-    logits = torch.from_numpy(run.predict(at.load(name), frame))
-    return F.cross_entropy(
-        logits, torch.tensor(frame["label"].to_numpy()), reduction="none"
-    ).numpy()
-
-
 gaps = pd.concat(
     frame[["id", "group"]].assign(
         part=part,
         seed=at.seed,
-        **{name: losses(name, frame, at) for name in ("teacher", pruned, control)},
+        **{name: run.losses(at.load(name), frame) for name in ("teacher", pruned, control)},
     )
     for at in (run.at(run.seed + number) for number in range(trainings))
     for part, frame in {"train": parts.train, "validation": parts.validation}.items()

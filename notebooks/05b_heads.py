@@ -75,7 +75,6 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from headcount import bench, chapter, curves, models, plots, prune, records, stats, train
-from headcount.data import collate
 from headcount.errors import InputError
 from headcount.prune import SCORES, patterns, roles
 
@@ -127,22 +126,16 @@ every = [(layer, head) for layer, heads in enumerate(prune.alive(teacher)) for h
 
 
 # %%
-def cross_entropy(logits, frame):
-    """Of each sentence, in nats."""
-    labels = torch.tensor(frame["label"].to_numpy())
-    return F.cross_entropy(torch.from_numpy(logits), labels, reduction="none").numpy()
-
-
 def rises(context):
     """Rise of each validation sentence's cross-entropy, (heads, sentences), head by head."""
     found = []
     for head in every:
         with context(head):
-            found.append(cross_entropy(run.predict(teacher, parts.validation), parts.validation))
+            found.append(run.losses(teacher, parts.validation))
     return np.stack(found) - intact
 
 
-intact = cross_entropy(run.predict(teacher, parts.validation), parts.validation)
+intact = run.losses(teacher, parts.validation)
 left_out = rises(lambda head: prune.masked(teacher, [head]))
 constant = rises(lambda head: prune.replaced(teacher, {head: patterns.constant}))
 
@@ -190,17 +183,8 @@ Markdown(
 # computed on one half and compared on the other.
 
 # %%
-pad = run.tokenizer().pad_token_id
-
-
-def batched(rows):
-    """Batches of like length of some validation sentences."""
-    order = train.LikeLengthBatches(tokens.lengths[rows], batch_size, seed=0)
-    return [collate([tokens[int(rows[i])] for i in chosen], pad) for chosen in order]
-
-
 everyone = np.arange(len(tokens))
-batches = batched(everyone)
+batches = run.batches(tokens)
 scores = prune.score_all(teacher, batches)
 criteria = [name for name in SCORES if name != "random"]
 
@@ -208,7 +192,7 @@ criteria = [name for name in SCORES if name != "random"]
 codes = pd.factorize(parts.validation["group"])[0]
 halves = [everyone[codes % 2 == half] for half in (0, 1)]
 rises_of = [left_out[:, half].mean(1) for half in halves]
-scores_of = [prune.score_all(teacher, batched(half)) for half in halves]
+scores_of = [prune.score_all(teacher, run.batches(tokens, half)) for half in halves]
 agreement = curves.rank_correlation(*rises_of)
 ceiling = np.sqrt(2 * max(agreement[0], 0) / (1 + max(agreement[0], 0)))
 
@@ -265,7 +249,7 @@ longest = max(128, tokens.lengths.max())
 def padded(batch):
     """The batch as the seed study has it, every sentence padded to 128 tokens."""
     more = (0, longest - batch["input_ids"].shape[1])
-    ids = F.pad(batch["input_ids"], more, value=pad)
+    ids = F.pad(batch["input_ids"], more, value=run.tokenizer().pad_token_id)
     return {"input_ids": ids, "attention_mask": F.pad(batch["attention_mask"], more)}
 
 
@@ -322,8 +306,7 @@ def best_alone(layer):
     costs = {}
     for kept in heads:
         with prune.masked(teacher, [(layer, head) for head in heads if head != kept]):
-            logits = run.predict(teacher, parts.validation)
-        costs[kept] = cross_entropy(logits, parts.validation).mean()
+            costs[kept] = run.losses(teacher, parts.validation).mean()
     return min(costs, key=costs.get)
 
 
@@ -397,13 +380,9 @@ def recovered(name, model, number, epochs=recovery_epochs, **changes):
 # %%
 def reported(name, model, fits, baseline, **config):
     """Record the scores of a model that was trained for several rounds."""
-    spent = train.Fitted(
-        model, fits[-1].history, seconds=sum(fit.seconds for fit in fits),
-        steps=sum(fit.steps for fit in fits), weights_sha256=fits[-1].weights_sha256,
-    )  # fmt: skip
     return run.score(
         name, run.predict(model, parts.test), parts.test, model=model, baseline=baseline,
-        fitted=spent, config=config,
+        fitted=train.together(fits), config=config,
     )  # fmt: skip
 
 
@@ -692,12 +671,9 @@ def trained_on(name, heads=(), dropout=None, **changes):
             if isinstance(module, nn.Dropout):
                 module.p = dropout
         model.config.hidden_dropout_prob = dropout
-    model = recovered(f"regularised-{name}", model, 1, **changes).model
-    logits = [run.predict(model, part) for part in (parts.train, parts.validation)]
-    both = map(cross_entropy, logits, (parts.train, parts.validation))
-    return np.concatenate(list(both)), stats.macro_f1(
-        parts.validation["label"], logits[1].argmax(1)
-    )
+    fit = recovered(f"regularised-{name}", model, 1, **changes)
+    both = [run.losses(fit.model, part) for part in (parts.train, parts.validation)]
+    return np.concatenate(both), fit.history["validation_macro_f1"].dropna().iloc[-1]
 
 
 tenth = prune.select(scores["entropy"], prune.target(total, 0.1))

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from scipy.special import expit, logit
 from test_scores import LENGTHS, singles
-from test_surgery import EMPTIED, batch, build, logits
-from transformers import AutoModelForSequenceClassification, BertConfig
+from test_surgery import CONFIGS, EMPTIED, batch, build, logits
+from transformers import AutoModelForSequenceClassification
 
 from headcount import distill, models, train
 from headcount.errors import InputError
@@ -164,15 +164,7 @@ def test_gradient_equals_textpruners():
         [0.396767, 0.377283, 0.449298, 0.214711],
         [0.34484, 0.370673, 0.509679, 0.278528],
     ]
-    config = BertConfig(
-        vocab_size=99,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=32,
-        num_labels=3,
-    )
+    config = copy.deepcopy(CONFIGS["bert"])
     model = AutoModelForSequenceClassification.from_config(config).double()
     with torch.no_grad():
         for at, (name, parameter) in enumerate(sorted(model.named_parameters())):

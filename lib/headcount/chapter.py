@@ -203,6 +203,21 @@ class Run:
             name=f"fold {self.fold} {variant}",
         )
 
+    def batches(
+        self, tokens: data.Tokenized, rows: np.ndarray | None = None
+    ) -> list[dict[str, torch.Tensor]]:
+        """Batches of like length of a tokenised part, or of some of its rows, to score heads on."""
+        rows = np.arange(len(tokens)) if rows is None else rows
+        order = train.LikeLengthBatches(tokens.lengths[rows], self.parameters["batch_size"], seed=0)
+        pad = self.tokenizer().pad_token_id
+        return [data.collate([tokens[int(rows[i])] for i in chosen], pad) for chosen in order]
+
+    def losses(self, model: transformers.PreTrainedModel, frame: pd.DataFrame) -> np.ndarray:
+        """Cross-entropy of each of ``frame``'s sentences, in nats, float32 (n,)."""
+        logits = torch.from_numpy(self.predict(model, frame))
+        labels = torch.tensor(frame["label"].to_numpy())
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
+
     def predict(self, model: transformers.PreTrainedModel, frame: pd.DataFrame) -> np.ndarray:
         """Logits (n, 3) of ``frame``'s sentences, in its order."""
         return train.predict(model, self.tokenize(frame), self.tokenizer())
@@ -335,10 +350,14 @@ class Run:
         Raises:
             InputError: it has not run here.
         """
-        settled = claims.settle(claims.BY_ID[claim], self.work, fold=self.fold)
+        settled = self._settled_claim(claims.BY_ID[claim])
         if settled is None:
             raise InputError(f"{claim} cannot be judged in {self.work}: its evidence has not run")
         return settled[0]
+
+    def _settled_claim(self, claim: claims.Claim) -> claims.Settled | None:
+        saw_test = self.facts["teacher_saw_test"]
+        return claims.settle(claim, self.work, saw_test=saw_test, fold=self.fold)
 
     def verdicts(self, ids: Sequence[str]) -> pd.DataFrame:
         """Verdicts on this fold alone, of those claims whose evidence has run.
@@ -347,7 +366,7 @@ class Run:
         """
         rows = []
         for claim in (claims.BY_ID[name] for name in ids):
-            if (settled := claims.settle(claim, self.work, fold=self.fold)) is None:
+            if (settled := self._settled_claim(claim)) is None:
                 continue
             difference, named = settled
             scale = claims.SCALES[named["unit"]]

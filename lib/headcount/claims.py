@@ -371,21 +371,26 @@ def verdict(claim: Claim, difference: stats.Difference, *, saw_test: bool) -> st
 
 
 def settle(
-    claim: Claim, folder: Path, *, fold: int | str = "*", draws: int = stats.DRAWS, seed: int = 0
-) -> tuple[stats.Difference, dict[str, Any]] | None:
+    claim: Claim,
+    folder: Path,
+    *,
+    saw_test: bool,
+    fold: int | str = "*",
+    draws: int = stats.DRAWS,
+    seed: int = 0,
+) -> Settled | None:
     """A claim's difference and the other columns of `judge`, `verdict` among them; None if not run.
 
     `fold` is one, or "*" for all that have run, pooled. A teacher that saw the test settles none.
     """
-    settled = claim.evidence and claim.evidence.settle(folder, fold=fold, draws=draws, seed=seed)
+    how = {"fold": fold, "draws": draws, "seed": seed}
+    settled = claim.evidence and claim.evidence.settle(folder, **how)
     if not settled:
         return None
     difference, named = settled
-    left = [*records.read(folder), *records.read_sweeps(folder), *records.read_findings(folder)]
-    outcome = verdict(claim, difference, saw_test=any(one.teacher_saw_test for one in left))
-    outcome = named.pop("barred", None) or outcome
+    outcome = named.pop("barred", None) or verdict(claim, difference, saw_test=saw_test)
     if claim.together and outcome == "supported":
-        other = settle(BY_ID[claim.together], folder, fold=fold, draws=draws, seed=seed)
+        other = settle(BY_ID[claim.together], folder, saw_test=saw_test, **how)
         told = other[1]["verdict"] if other else NOT_RUN
         if told != "supported":
             outcome = f"undecided: {claim.together} is {told}"
@@ -400,11 +405,13 @@ def judge(folder: Path, *, draws: int = stats.DRAWS, seed: int = 0) -> pd.DataFr
     that have run), detectable, and for variants seeds, only_variant and only_baseline (predictions
     that one of the two gets right alone), p_mcnemar; and verdict.
     """
+    left = [*records.read(folder), *records.read_sweeps(folder), *records.read_findings(folder)]
+    saw_test = any(one.teacher_saw_test for one in left)
     rows = []
     for claim in CLAIMS:
         row = {"id": claim.id, "text": claim.text, "margin": claim.margin}
         row |= {"seeds_needed": claim.seeds, "verdict": NOT_RUN}
-        if settled := settle(claim, folder, draws=draws, seed=seed):
+        if settled := settle(claim, folder, saw_test=saw_test, draws=draws, seed=seed):
             difference, named = settled
             row |= named | {
                 "n": difference.n,

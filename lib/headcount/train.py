@@ -16,9 +16,9 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +81,15 @@ class Fitted:
     seconds: float
     steps: int
     weights_sha256: str
+
+
+def together(fits: Sequence[Fitted]) -> Fitted:
+    """Several rounds of one model as one training: the last one's model, all steps and seconds."""
+    return replace(
+        fits[-1],
+        seconds=sum(fit.seconds for fit in fits),
+        steps=sum(fit.steps for fit in fits),
+    )
 
 
 # --- where and how precisely --------------------------------------------------------------------
