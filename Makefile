@@ -4,6 +4,7 @@ PROFILE ?= offline
 DATA ?=
 FOLDS ?=
 CORES ?=
+JOBS ?=
 ARGS ?=
 # venv: make .venv and use it. system: use the running interpreter as it is (Colab, conda).
 PYTHON_ENV ?= venv
@@ -33,13 +34,15 @@ help: ## Explain the targets
 	@echo '  DATA=FOLDER       folder searched for the data publishers'\'' files before the Hub is asked'
 	@echo '  FOLDS=0,1         folds to run instead of the profile'\''s'
 	@echo '  CORES=2           processor cores to use (default: all)'
+	@echo '  JOBS=2            chapters at a time, each on its share of the cores (default: 1)'
 	@echo '  ARGS="-p rounds 3"  parameters that beat the profile'\''s'
 	@echo '  PYTHON_ENV=system use the running Python instead of making .venv (Colab, conda)'
 	@echo '  PYTHON3=python3   the Python, 3.11 or newer, to make .venv with or to use'
 
 study: $(READY) ## Run a study, from where it stopped, and publish it into reports/PROFILE
 	$(PYTHON) -m headcount.study run --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') \
-	  $(if $(FOLDS),--folds '$(FOLDS)') $(if $(CORES),--cores $(CORES)) $(ARGS)
+	  $(if $(FOLDS),--folds '$(FOLDS)') $(if $(CORES),--cores $(CORES)) \
+	  $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 test: $(READY) ## Run the tests (those on real data only with DATA)
 	$(if $(DATA),HEADCOUNT_DATA='$(abspath $(DATA))') $(PYTHON) -m pytest $(ARGS)

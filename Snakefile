@@ -3,7 +3,6 @@
 # `python -m headcount.study run` writes work/<profile>/study.yaml and the parameters, and starts
 # this; `snakemake --configfile work/<profile>/study.yaml --cores 2 -n` shows what would run.
 import sys
-from shlex import quote
 
 PROFILE, FOLDS = config["profile"], config["folds"]
 WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
@@ -11,6 +10,7 @@ WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
 CHAPTERS = config["chapters"]
 BENCHMARK, REPORT = "07_benchmark", "08_report"
 ONCE = {CHAPTERS[0], "05b_heads", BENCHMARK, REPORT}  # a study has one of each, on fold 0
+TIMED = {"05b_heads", BENCHMARK}  # they measure latency, and need the machine for themselves
 UPSTREAM = {  # what a chapter reads, where that is not the teacher alone
     "01_data": [],
     "02_teacher": ["01_data"],
@@ -32,6 +32,11 @@ def upstream_jobs(chapter, fold):
         return jobs(c for c in CHAPTERS if c != REPORT)
     names = [c for c in UPSTREAM.get(chapter, ["02_teacher"]) if c in CHAPTERS]
     return [(c, 0 if c in ONCE else fold) for c in names]
+
+
+def threads(chapter, cores):
+    """Threads of a job: its share of the cores, or all of them where it measures time."""
+    return cores if chapter in TIMED else max(1, cores // config["jobs"])
 
 
 def outputs(pairs):
@@ -94,16 +99,14 @@ rule chapter:
     params:
         # Kept as a notebook that can be read when the chapter fails.
         partial=f"{WORK}/notebooks/fold{{fold}}/{{chapter}}.partial.ipynb",
-        # Where it runs, not what it computes: no reason to run a finished chapter again.
-        machine=" ".join(f"-p {name} {quote(str(value))}" for name, value in config["machine"].items()),
     benchmark:
         # Seconds and the most memory that its processes held, for the report.
         f"{WORK}/chapters/fold{{fold}}.{{chapter}}.tsv"
     log:
         f"{WORK}/logs/fold{{fold}}.{{chapter}}.log",
-    # A training, or the ruler, takes the machine.
-    threads: workflow.cores
+    threads: lambda wildcards: threads(wildcards.chapter, workflow.cores)
     shell:
         "set -o pipefail; jupytext --quiet --to ipynb -o - {input.notebook}"
         " | papermill - {params.partial} -f {input.parameters} -p fold {wildcards.fold}"
-        " {params.machine} --no-progress-bar 2> {log} && mv {params.partial} {output.notebook}"
+        # Where it runs, not what it computes: no reason to run a finished chapter again.
+        " -p threads {threads} --no-progress-bar 2> {log} && mv {params.partial} {output.notebook}"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import time
 from pathlib import Path
 
@@ -196,6 +197,33 @@ def test_terminal_shows_jobs_and_the_chapters_own_lines(killed):
     assert re.search(r"^\d\d:\d\d:\d\d 1 of \d: 0\d_\w+, fold \d$", out, re.MULTILINE)
     assert re.search(r"^fold 0 05_pruning epoch 1/1$", out, re.MULTILINE)
     assert re.search(r"jobs done in .* s: see reports/tiny/report\.html$", out)
+
+
+def test_two_chapters_at_a_time_share_the_cores(finished):
+    """Each fold waits until the other runs too; the one that fails is named, not the last."""
+    meets = """
+    Path("met%d" % fold).touch()
+    deadline = time.monotonic() + 60
+    while not Path("met%d" % (1 - fold)).exists():
+        assert time.monotonic() < deadline, "alone"
+        time.sleep(0.1)
+    if fold == 0 and Path("bad").exists():
+        raise ValueError("bad luck")
+    """
+    chapter(finished, "05_pruning", body=textwrap.dedent(meets))
+    (finished / "bad").touch()
+    status, _, err = run(finished, "--cores", "2", "--jobs", "2")
+    assert status == 1
+    assert err.startswith("headcount: 05_pruning, fold 0 failed: ValueError: bad luck")
+    (finished / "bad").unlink()
+    status, _, err = run(finished, "--cores", "2", "--jobs", "2")
+    assert (status, err) == (0, "")
+    threads = {}
+    for path in (finished / "work" / "tiny" / "notebooks").glob("*/0[57]*.ipynb"):
+        parameters = nbformat.read(path, as_version=4).metadata.papermill.parameters
+        threads[path.stem, parameters["fold"]] = parameters["threads"]
+    # The ruler measures time, and has the machine for itself.
+    assert threads == {("05_pruning", 0): 1, ("05_pruning", 1): 1, ("07_benchmark", 0): 2}
 
 
 def test_benchmark_waits_for_every_fold(killed):
@@ -458,6 +486,8 @@ DATA_CHAPTER = 'corpus = "phrasebank-fiqa"\nn_folds = 5\nsentences = 600\nprotoc
         (["--folds", "0,1", "-p", "protocol", "seed"], "fold 1 is out of range"),
         (["--data", "nowhere"], "--data nowhere: there is no such folder"),
         (["--cores", "0"], "one core or more"),
+        (["--cores", "2", "--jobs", "3"], "--jobs 3: give 1 to 2, the number of cores"),
+        (["--jobs", "0"], "--jobs 0: give 1 to"),
         (["--before", "05_prunning"], "unknown chapter '05_prunning': did you mean '05_pruning'?"),
         (["--backup", "Snakefile"], "cannot write to Snakefile"),
     ],

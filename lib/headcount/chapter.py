@@ -294,7 +294,7 @@ class Run:
         )
         records.write(self.work, record, predictions)
         self._scored.add(record.stem)
-        log.info("fold %d %s: %s macro-F1 %.4f", self.fold, variant, split, record.macro_f1)
+        log.info("%s: %s macro-F1 %.4f", variant, split, record.macro_f1)
         return record
 
     def record(self, variant: str, *, seed: int | None = None) -> records.Record:
@@ -588,7 +588,7 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
     if colab.opened_alone():
         colab.run_inputs(chapter, parameters["profile"], parameters["fold"])
     _quieten()
-    _log_progress()
+    _log_progress(parameters["fold"])
     torch.set_num_threads(parameters["threads"])
     transformers.set_seed(parameters["seed"])
     device = train.device()
@@ -605,7 +605,7 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
         device=device,
         precision=train.precision(device),
     )
-    log.info("fold %d %s begins", run.fold, chapter)
+    log.info("%s begins", chapter)
     print(
         f"Headcount, chapter {chapter}, profile {run.profile}, fold {run.fold}, seed {run.seed}, "
         f"commit {commit()[:12]}"
@@ -648,7 +648,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(transformers|torch|accelerate|onnx.*)(\..*)?")
 
 
-def _log_progress() -> None:
+def _log_progress(fold: int) -> None:
     """Send progress to the file named by HEADCOUNT_LOG, which the study runner shows.
 
     On Colab a chapter that is opened by itself shows it under the cell that runs.
@@ -659,7 +659,7 @@ def _log_progress() -> None:
     elif colab.opened_alone():
         handler = logging.StreamHandler(sys.stdout)
     if handler:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(logging.Formatter(f"%(asctime)s fold {fold} %(message)s", "%H:%M:%S"))
         log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False

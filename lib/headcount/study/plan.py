@@ -37,6 +37,7 @@ class Plan:
         chapters: by chapter, the parameters that the profile or the command line sets.
         values: by chapter, all its parameters, those left at their defaults included.
         data: a folder with the publishers' files, or None for the Hub.
+        jobs: chapters that run at the same time; the cores are divided among them.
     """
 
     profile: str
@@ -45,6 +46,7 @@ class Plan:
     values: dict[str, dict[str, Any]]
     data: str | None
     cores: int
+    jobs: int
 
     @property
     def work(self) -> Path:
@@ -68,7 +70,7 @@ class Plan:
     def config(self) -> str:
         """What the Snakefile needs to know, as YAML."""
         study = {"profile": self.profile, "folds": self.folds, "chapters": list(self.chapters)}
-        study |= {"machine": {"threads": self.cores}}
+        study |= {"jobs": self.jobs}
         return yaml.safe_dump(study, sort_keys=False)
 
 
@@ -78,6 +80,7 @@ def make(
     folds: list[int] | None = None,
     data: str | None = None,
     cores: int = 1,
+    jobs: int = 1,
     given: dict[str, str] | None = None,
 ) -> Plan:
     """Read a profile and check all that can be checked without data or model.
@@ -124,9 +127,11 @@ def make(
     folds = check_folds(study.get("folds", [0]) if folds is None else folds, values)
     if cores < 1:
         raise InputError(f"--cores {cores}: a study needs one core or more")
+    if not 1 <= jobs <= cores:
+        raise InputError(f"--jobs {jobs}: give 1 to {cores}, the number of cores")
     if data is not None and not Path(data).is_dir():
         raise InputError(f"{source} {data}: there is no such folder; give the publishers' files'")
-    return Plan(profile, folds, chapters, values, data, cores)
+    return Plan(profile, folds, chapters, values, data, cores, jobs)
 
 
 def declared_parameters(folder: Path = NOTEBOOKS) -> dict[str, dict[str, Any]]:

@@ -164,8 +164,7 @@ class Progress:
     def __init__(self, plan: plans.Plan) -> None:
         self.plan = plan
         self.total = self.started = 0
-        self.job = ""
-        self.partial: Path | None = None
+        self.jobs: dict[str, Path | None] = {}
 
     def read(self, line: str) -> None:
         """Take in one line of output; announce a job that starts."""
@@ -181,7 +180,7 @@ class Progress:
 
     def _start(self, job: str, partial: Path | None) -> None:
         self.started += 1
-        self.job, self.partial = job, partial
+        self.jobs[job] = partial
         say(f"{self.started} of {self.total}: {job}")
 
     def summary(self) -> str:
@@ -191,7 +190,11 @@ class Progress:
 
 def explain(plan: plans.Plan, progress: Progress, logs: Path) -> None:
     """Say on stderr what failed, why, and where to read more."""
-    partial = progress.partial
+    # The last to start, or another that ran beside it.
+    job, partial = next(reversed(progress.jobs.items()), ("the study", None))
+    for other, notebook in progress.jobs.items():
+        if notebook and notebook_error(notebook):
+            job, partial = other, notebook
     reason = notebook_error(partial) if partial else None
     if reason is None:
         lines = (logs / "snakemake.log").read_text(encoding="utf-8").splitlines()
@@ -200,7 +203,7 @@ def explain(plan: plans.Plan, progress: Progress, logs: Path) -> None:
         ]
         told = [line.strip() for line in lines if re.search(r"(Error|Exception)\b", line)]
         reason = next(iter(ours + told), "Snakemake stopped")
-    print(f"headcount: {progress.job or 'the study'} failed: {reason}", file=sys.stderr)
+    print(f"headcount: {job} failed: {reason}", file=sys.stderr)
     more = [path for path in (partial, logs / "snakemake.log") if path and path.exists()]
     print(f"headcount: see {' and '.join(map(str, more))}", file=sys.stderr)
 
