@@ -16,19 +16,27 @@
 # Chapter 2 left a teacher. The seed study gave its answers to a smaller network with random
 # weights, lost nine to twelve points on its validation part, and concluded that distillation is
 # expensive. It never trained the same student on the labels alone, nor from better initial weights,
-# so it cannot say what was expensive: the smaller network, the random start, or the teacher's
-# advice. This chapter takes the three apart with four students.
+# and the term that was to teach attention made up about two ten-thousandths of its loss. So it cannot
+# say what was expensive: the smaller network, the random start, or the teacher's advice. This
+# chapter takes them apart.
 #
-# | | from random weights | from the teacher's layers |
+# | taught by | from random weights | from the teacher's layers |
 # |---|---|---|
-# | **labels only** | `student-hard` | `student-hard-init` |
-# | **labels and teacher** | `student-kd` | `student-kd-init` |
+# | labels | `student-hard` | `student-hard-init` |
+# | labels, smoothed | `student-smooth` | `student-smooth-init` |
+# | labels and teacher | `student-kd` | `student-kd-init` |
+# | labels and the teacher's answer to *another* sentence | `student-shuffled` | `student-shuffled-init` |
+# | the same as `student-kd`, without T² | `student-kd-no-t2` | |
+# | also hidden states and attention, as the seed study had it | `student-intermediate` | |
+# | also hidden states and attention, tuned | `student-intermediate-tuned` | |
+# | the same, layers mapped upside down | `student-map-reversed` | |
+# | the best recipe of chapter 3b | | `student-small`, `student-tiny` |
 #
 # | | |
 # |---|---|
-# | reads | sentences of chapter 1, the teacher of chapter 2 |
-# | writes | four students, their records and predictions |
-# | takes | four trainings; the last cell says how long they were here |
+# | reads | sentences of chapter 1, the teacher of chapter 2, the recipes that chapter 3b chose |
+# | writes | the students, their records and predictions |
+# | takes | fourteen trainings; the last cell says how long they were here |
 
 # %% [markdown] tags=["colab", "not-in-report"]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/03_distillation.ipynb)
@@ -38,16 +46,21 @@
 #
 # Hinton, Vinyals and Dean (2015) distil ensembles on speech and recover most of their gain from
 # soft targets. For BERT, DistilBERT (Sanh et al. 2019) keeps 97 % of the score with half of the
-# layers, **and** it starts from every second layer of its teacher. The seed study's student, with
-# random weights, reached a macro-F1 of 0.802 on validation, against its teacher's 0.888, and of 0.771
-# on test. So:
+# layers, **and** it starts from every second layer of its teacher. TinyBERT (Jiao et al. 2020) adds
+# hidden states and attention scores. The seed study's student, with random weights, reached a macro-F1
+# of 0.802 on validation, against its teacher's 0.888, and 0.771 on test; with hidden states and
+# attention 0.771 and 0.788. So:
 #
 # - from random weights we expect **0.70 to 0.80**, ten points or more below the teacher;
 # - from the teacher's layers, **within two points** of it;
-# - and between the rows of the table, soft labels against hard ones, **a point or two** at most.
+# - soft labels against hard ones, **a point or two** at most, in either column;
+# - the teacher's answer to another sentence, **no better than smoothed labels**: if it were as good
+#   as its answer to this one, what helps would be the softness and not the advice;
+# - `student-small`, half of the teacher's layers or fewer, **within one point** of it, and
+#   `student-tiny`, two layers, **within three**.
 #
-# The control is the upper row. Both rows have the same initial weights, the same batches in the
-# same order, and the same number of steps; only the loss differs.
+# Within a column all students have the same initial weights, the same batches in the same order, and
+# the same number of steps, the last line apart; only the loss differs.
 
 # %% tags=["colab", "not-in-report"]
 # On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
@@ -68,6 +81,8 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     colab.set_up()
 
 # %%
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import scipy.special
@@ -76,9 +91,11 @@ import torch.nn.functional as F
 from IPython.display import Markdown
 
 from headcount import chapter, data, distill, models, plots, stats, train
+from headcount.errors import InputError
+from headcount.parameters import check_names
 
 # %% tags=["parameters"]
-# where
+# Where and what
 profile = "offline"
 work = "work/offline"
 artifacts = "artifacts/offline"
@@ -86,31 +103,69 @@ data_dir = None
 fold = 0
 seed = 0
 threads = 2
-# studied
+# Studied
+students = [
+    "student-hard",
+    "student-smooth",
+    "student-kd",
+    "student-shuffled",
+    "student-kd-no-t2",
+    "student-intermediate",
+    "student-intermediate-tuned",
+    "student-map-reversed",
+    "student-hard-init",
+    "student-smooth-init",
+    "student-kd-init",
+    "student-shuffled-init",
+    "student-small",
+    "student-tiny",
+]
 temperature = 4.0
 alpha = 0.5
-# the seed study's student
+label_smoothing = 0.1
+# The seed study's student
 layers = 4
 hidden = 384
 heads = 6
 ffn = 1536
-epochs = 10
-learning_rate = 3e-4
-# the student that starts from the teacher's layers: the teacher's own recipe, somewhat longer
-init_layers = 3
+student_epochs = 10
+student_learning_rate = 3e-4
+# A student that starts from the teacher's layers: the teacher's own recipe, somewhat longer
+init_layers = 3  # of `student-small` too
+tiny_layers = 2
 init_epochs = 6
 init_learning_rate = 5e-5
-# fixed
+seed_weight = 0.1  # of both layer losses, as in the seed study
+# Where chapter 3b is part of the study, its choices take the place of these
+layer_losses = "tinybert"
+hidden_weight = 1.0
+attention_weight = 1.0
+embedding_weight = 1.0
+small_start = "even"
+small_epochs = 6
+small_transfer = 0
+small_hidden_weight = 0.0
+small_attention_weight = 0.0
+tiny_start = "even"
+tiny_epochs = 6
+tiny_transfer = 0
+tiny_hidden_weight = 0.0
+tiny_attention_weight = 0.0
+# Fixed
 batch_size = 32
 
 # %%
 run = chapter.begin("03_distillation", globals())
+basic = {f"student-{name}{end}" for name in ("hard", "kd") for end in ("", "-init")}
+if not basic <= set(students):
+    raise InputError(f"students {students}: leave {', '.join(sorted(basic))} among them")
+tuned = run.chosen("03b_recipes")
 
 # %%
 parts = run.split()
 teacher = run.load("teacher")
 baseline = run.record("teacher")
-assert models.weights_sha256(teacher) == baseline.weights_sha256
+teacher_layers = teacher.config.num_hidden_layers
 print(
     f"teacher of fold {run.fold}: macro-F1 {baseline.macro_f1:.3f}, {baseline.params:,} parameters"
 )
@@ -153,26 +208,9 @@ assert distill.distillation_loss(z, z, temperature).abs() < 1e-6  # equal logits
 print(f"KL term: {fast.item():.4f}")
 
 # %% [markdown]
-# Why T²? The gradient of the bare divergence is (σ(s/T) − σ(z/T)) / T, and for a high T the two
-# softmaxes differ by about (s − z) / 3T. Together that is 1/T², which the factor takes back, so
-# that T changes *what* is taught without changing how loudly. Measured on the same two sentences:
-
-# %%
-rows = []
-for T in (1.0, 2.0, 4.0, 8.0):
-    (gradient,) = torch.autograd.grad(distill.distillation_loss(s, z, T), s)
-    closed_form = T * (F.softmax(s / T, -1) - F.softmax(z / T, -1)) / len(z)
-    assert torch.allclose(gradient, closed_form, atol=1e-6)
-    rows.append(
-        {
-            "T": T,
-            "gradient norm with T²": gradient.norm().item(),
-            "without": gradient.norm().item() / T**2,
-        }
-    )
-pd.DataFrame(rows).round(4)
-
-# %% [markdown]
+# T² gives the gradient of the softened term the size that it has at T = 1. Chapter 3b shows what
+# happens without it; `student-kd-no-t2` puts it on trial.
+#
 # ## The teacher is asked once
 #
 # Its weights do not change, so neither do its answers. They are computed once for all training
@@ -217,16 +255,97 @@ pd.DataFrame(
     }
 ).drop(index="nonzero_params").map("{:,}".format)
 
+
+# %% [markdown]
+# ## What else a teacher has
+#
+# Its hidden states and its attention, layer by layer. The seed study pulls a student's hidden states
+# $H_j$ towards those of the teacher's layer $m(j)$, and its attention probabilities, averaged over
+# heads, towards the teacher's; TinyBERT takes the attention *scores* before the softmax, head by
+# head, adds the embeddings' output, and trains half of the time without any prediction loss:
+#
+# $$L = L_\text{prediction} + \lambda_h\,\overline{\mathrm{MSE}}(P_j H_j, H^T_{m(j)})
+# + \lambda_a\,\overline{\mathrm{MSE}}(A_j, A^T_{m(j)}),$$
+#
+# over real tokens alone, with a learned $P_j$ where widths differ. The hidden term by hand, for the
+# two sentences and a student that is the teacher's first layers:
+
 # %%
-from_random = train.Recipe(epochs, learning_rate, batch_size, seed=run.seed)
+batch = data.collate([run.tokenize(pair)[i] for i in (0, 1)], run.tokenizer().pad_token_id)
+inputs = {name: batch[name].to(run.device) for name in ("input_ids", "attention_mask")}
+with torch.no_grad():
+    own, others = teacher(**inputs, output_hidden_states=True).hidden_states[1:3]
+real = inputs["attention_mask"].bool()
+slow = ((own - others)[real] ** 2).mean()
+assert torch.allclose(slow, distill.hidden_loss(own, others, inputs["attention_mask"]), rtol=1e-5)
+print(f"layers 0 and 1 of the teacher differ by {slow.item():.3f} on {real.sum()} real tokens")
+
+# %%
+even = distill.layer_map("even", layers, teacher_layers)
+upside_down = distill.layer_map("reversed", layers, teacher_layers)
+opened = []
+
+
+def layered(prediction, frame, layer_map, kind, *weights):
+    """An objective with layer losses, the teacher's side of them kept on disk until the end."""
+    opened.append(run.states(teacher, frame, layer_map.values(), kind))
+    return distill.LayerLosses(prediction, opened[-1], layer_map, kind, *weights)
+
+
+# %% [markdown]
+# ## The students
+#
+# Each is a model, a recipe, an objective, and the sentences that it reads.
+
+# %%
+from_random = train.Recipe(student_epochs, student_learning_rate, batch_size, seed=run.seed)
 from_layers = train.Recipe(init_epochs, init_learning_rate, batch_size, seed=run.seed)
+hard, smooth = distill.HardLabels(), distill.HardLabels(label_smoothing)
 kd = distill.VanillaKD(teacher_logits, temperature, alpha)
-students = {
-    "student-hard": (random_student, from_random, distill.HardLabels()),
-    "student-kd": (random_student, from_random, kd),
-    "student-hard-init": (initialised_student, from_layers, distill.HardLabels()),
-    "student-kd-init": (initialised_student, from_layers, kd),
+shuffled = replace(
+    kd, teacher_logits=distill.shuffled_within(teacher_logits, train_labels, run.seed)
+)
+pairs = {"hard": hard, "smooth": smooth, "kd": kd, "shuffled": shuffled}
+plans = {f"student-{name}": (random_student, from_random, loss) for name, loss in pairs.items()}
+plans |= {
+    f"student-{name}-init": (initialised_student, from_layers, loss) for name, loss in pairs.items()
 }
+plans["student-kd-no-t2"] = (random_student, from_random, replace(kd, squared=False))
+
+# %%
+weights = [tuned[f"{term}_weight"] for term in ("hidden", "attention", "embedding")]
+layer_arms = {
+    "student-intermediate": (even, "seed", seed_weight, seed_weight),
+    "student-intermediate-tuned": (even, tuned["layer_losses"], *weights),
+    "student-map-reversed": (upside_down, tuned["layer_losses"], *weights),
+}
+for variant, (layer_map, *losses) in layer_arms.items():
+    if variant in students:
+        objective = layered(kd, parts.train, layer_map, *losses)
+        plans[variant] = (random_student, from_random, objective)
+
+
+# %%
+def best_recipe(size, depth):
+    """The model, recipe, objective and sentences that chapter 3b chose for a size."""
+    chosen = {name: tuned[f"{size}_{name}"] for name in ("start", "epochs", "transfer")}
+    start = distill.layer_map(chosen["start"], depth, teacher_layers)
+    frame, answers = parts.train, teacher_logits
+    if chosen["transfer"]:
+        unlabelled = run.transfer(chosen["transfer"])
+        frame = pd.concat([frame, unlabelled], ignore_index=True)
+        answers = np.concatenate([answers, run.predict(teacher, unlabelled)])
+    objective = replace(kd, teacher_logits=answers)
+    weights = [tuned[f"{size}_{term}_weight"] for term in ("hidden", "attention")]
+    if any(weights):
+        objective = layered(objective, frame, start, "tinybert", *weights)
+    recipe = replace(from_layers, epochs=chosen["epochs"])
+    return lambda: models.student_from_layers(teacher, [*start.values()]), recipe, objective, frame
+
+
+plans["student-small"] = best_recipe("small", init_layers)
+plans["student-tiny"] = best_recipe("tiny", tiny_layers)
+check_names(students, plans, "students:")
 
 # %% [markdown]
 # The network below the teacher's own layers, before any training, is the honest starting point of
@@ -240,74 +359,101 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Four trainings
+# ## The trainings
 
 # %%
-fitted, logits, curves = {}, {}, []
-for variant, (build, recipe, objective) in students.items():
-    fitted[variant] = run.fit(variant, build(), recipe, objective=objective)
-    folder = run.save(variant, fitted[variant].model)
+fitted, logits = {}, {}
+for variant in students:
+    build, recipe, objective, *frame = plans[variant]
+    fitted[variant] = run.distil(variant, build(), recipe, objective, *frame)
     logits[variant] = run.predict(fitted[variant].model, parts.test)
     run.score(
         variant,
         logits[variant],
         parts.test,
         model=fitted[variant].model,
-        folder=folder,
+        folder=run.save(variant, fitted[variant].model),
         fitted=fitted[variant],
         baseline="teacher",
+        config={"objective": objective.describe()},
     )
-    curves.append(fitted[variant].history.assign(variant=variant))
+for states in opened:
+    states.close()
 
 # %%
-curves = pd.concat(curves, ignore_index=True)
+curves = pd.concat(
+    [f.history.assign(variant=variant) for variant, f in fitted.items()], ignore_index=True
+)
+run.table(curves, "curves")
+shown = curves[curves["variant"].isin([*plans][:8])]
 run.figure(
-    plots.learning_curve(curves, title="Four students learn"),
+    plots.learning_curve(shown, title="Students learn"),
     "learning-curves",
-    "Training and validation loss and validation macro-F1 of the four students by epoch",
-    curves,
+    "Training and validation loss and validation macro-F1 by epoch, of the students that differ in "
+    "what their labels are",
+    shown,
 )
 
 # %% [markdown]
-# What to notice: where each pair starts, and where it ends. The training losses of the two rows are
-# not comparable, since one of them contains the divergence; the validation losses are, both being
-# cross-entropy with the labels. The curves do not show whether longer training would help.
+# What to notice: where each column starts, and where it ends. The training losses are not
+# comparable, since some contain the divergence; the validation losses are, all being cross-entropy
+# with the labels. The curves do not show whether longer training would help.
 #
-# How large is each part of the loss? A term far below the others would be switched off in effect,
-# which is what befell the attention term of the seed study's other objective.
+# ## Is every term on?
+#
+# A term that makes up less than a hundredth of the loss is switched off in effect, which is what
+# befell the attention term of the seed study.
 
 # %%
-terms = curves.dropna(subset=["soft"])
-terms = terms.groupby("variant", sort=False)[["hard", "soft"]].agg(["first", "last"])
-divergence = (1 - alpha) * terms["soft"]
-divergence = divergence / (divergence + alpha * terms["hard"])
-terms.columns = [f"{name}, {when} {train.LOG_EVERY} steps" for name, when in terms.columns]
-terms.round(3)
-
-# %%
-Markdown(
-    f"Weighted by α, the divergence makes up {divergence['first'].min():.0%} to "
-    f"{divergence['first'].max():.0%} of the loss at first and {divergence['last'].min():.0%} to "
-    f"{divergence['last'].max():.0%} in the end, the labels the rest."
+parts_of_loss = pd.concat(
+    [
+        distill.shares(fitted[variant].history, plans[variant][2]).assign(variant=variant)
+        for variant in students
+        if isinstance(plans[variant][2], distill.LayerLosses) or variant == "student-kd"
+    ]
+)
+run.figure(
+    plots.loss_shares(parts_of_loss, title="What the loss is made of"),
+    "terms",
+    "Small multiples: share of each weighted term in the loss by epoch, one panel a student",
+    parts_of_loss,
 )
 
+# %%
+typical = parts_of_loss.groupby(["variant", "term"], sort=False)["share"].median()
+off = [
+    f"{term} of `{variant}` ({share:.2%})"
+    for (variant, term), share in typical.items()
+    if share < 0.01
+]
+Markdown(f"Switched off in effect, by the median over the training: {', '.join(off) or 'none'}.")
+
 # %% [markdown]
-# Does the second term cost time? The steps with a teacher against those without:
+# ## What teaching costs
 
 # %%
 per_step = {name: 1000 * f.seconds / f.steps for name, f in fitted.items()}
 costs = pd.DataFrame(
-    {"ms per step": per_step, "seconds": {n: f.seconds for n, f in fitted.items()}}
+    {
+        "steps": {n: f.steps for n, f in fitted.items()},
+        "ms per step": per_step,
+        "seconds": {n: f.seconds for n, f in fitted.items()},
+    }
 )
 run.table(costs.rename_axis("variant").reset_index(), "cost")
 costs.round(1)
 
 # %%
-dearer = [per_step[f"student-kd{end}"] / per_step[f"student-hard{end}"] for end in ("", "-init")]
+dearer = {
+    f"student-{name}{end}": per_step[f"student-{name}{end}"] / per_step[f"student-hard{end}"]
+    for name in ("kd", "intermediate", "intermediate-tuned")
+    for end in ("", "-init")
+    if {f"student-{name}{end}", f"student-hard{end}"} <= set(students)
+}
 Markdown(
-    f"A step with the teacher takes {dearer[0]:.2f} times as long as one without it from random "
-    f"weights, {dearer[1]:.2f} times from the teacher's layers. Whatever else the machine did is in "
-    "these times."
+    "Against the same student on labels alone, a step takes "
+    + ", ".join(f"{ratio:.2f} times as long (`{name}`)" for name, ratio in dearer.items())
+    + ". Whatever else the machine did is in these times."
 )
 
 # %% [markdown]
@@ -319,31 +465,33 @@ run.table(standings, "standings")
 run.figure(
     plots.scores(standings, title=f"Students and teacher, fold {run.fold}", reference="teacher"),
     "standings",
-    "Macro-F1 with 95 percent intervals of the bag of words, four students and the teacher",
+    "Macro-F1 with 95 percent intervals of the bag of words, the students and the teacher",
     standings,
 )
 
 # %%
-pairs = [
+questions = [
     ("student-kd", "student-hard", "soft labels, random weights"),
     ("student-kd-init", "student-hard-init", "soft labels, teacher's layers"),
+    ("student-smooth", "student-hard", "smoothed labels, random weights"),
+    ("student-smooth-init", "student-hard-init", "smoothed labels, teacher's layers"),
+    ("student-kd", "student-shuffled", "this sentence's advice, random weights"),
+    ("student-kd-init", "student-shuffled-init", "this sentence's advice, teacher's layers"),
+    ("student-kd", "student-kd-no-t2", "T squared"),
+    ("student-intermediate", "student-kd", "layer losses, the seed study's"),
+    ("student-intermediate-tuned", "student-kd", "layer losses, tuned"),
+    ("student-intermediate-tuned", "student-map-reversed", "layers mapped in order"),
     ("student-hard-init", "student-hard", "initial weights (and fewer layers), hard labels"),
-    ("student-kd-init", "teacher", "both, against the teacher"),
+    ("student-kd-init", "teacher", "half of the layers, against the teacher"),
+    ("student-small", "teacher", "student-small against the teacher"),
+    ("student-tiny", "teacher", "student-tiny against the teacher"),
 ]
 rows = []
-for variant, against, label in pairs:
-    d = run.contrast(variant, against)
-    rows.append(
-        {
-            "label": label,
-            "variant": variant,
-            "baseline": against,
-            "diff": d.diff,
-            "diff_low": d.low,
-            "diff_high": d.high,
-            "p": d.p,
-        }
-    )
+for variant, against, label in questions:
+    if {variant, against} <= {*students, "teacher"}:
+        d = run.contrast(variant, against)
+        row = {"label": label, "variant": variant, "baseline": against, "diff": d.diff}
+        rows.append(row | {"diff_low": d.low, "diff_high": d.high, "p": d.p})
 contrasts = pd.DataFrame(rows)
 run.table(contrasts, "contrasts")
 run.figure(
@@ -354,17 +502,24 @@ run.figure(
 )
 
 # %% [markdown]
-# What to compare: the first two lines with the third. What the figure does not show:
-# `student-hard-init` differs from `student-hard` in its width, depth, steps and learning rate
-# besides its initial weights, because each has a recipe of its own. In the first two lines the loss
+# What to compare: the line of the initial weights with all lines above it. What the figure does not
+# show: `student-hard-init` differs from `student-hard` in its width, depth, steps and learning rate
+# besides its initial weights, because each has a recipe of its own. In the lines above it the loss
 # alone differs.
-#
+
+# %%
+verdicts = run.verdicts(["C6", "C7", "C8", "C9"])
+run.table(verdicts, "verdicts")
+verdicts.round(2)
+
+# %% [markdown]
 # ## An attempt to break it
 #
 # If the students learn from the teacher rather than from the labels, they should share its
 # *errors*. Among the test sentences that the teacher gets wrong, how often does each student give
 # the teacher's own wrong answer? The labels-only students are the control: they have met the same
-# hard sentences.
+# hard sentences. So are the shuffled ones, which had a teacher whose advice was about other
+# sentences.
 
 # %%
 labels = parts.test["label"].to_numpy()
@@ -376,6 +531,7 @@ rows = [
         "agrees with the teacher": (z.argmax(1) == teacher_guesses).mean(),
         "repeats the teacher's errors": (z.argmax(1) == teacher_guesses)[missed].mean(),
         "right where the teacher is wrong": (z.argmax(1) == labels)[missed].mean(),
+        "calibration error": run.record(variant).ece,
     }
     for variant, z in logits.items()
 ]
@@ -383,67 +539,100 @@ agreement = pd.DataFrame(rows)
 run.table(agreement, "agreement")
 agreement.round(3)
 
+# %%
+best = "student-small" if "student-small" in students else "student-kd-init"
+probabilities = scipy.special.softmax(logits[best].astype(float), axis=1)
+reliability = stats.reliability(labels, probabilities)
+run.figure(
+    plots.reliability(reliability, title=f"Confidence of {best}", ece=run.record(best).ece),
+    "reliability",
+    f"Reliability diagram of {best} on the test part",
+    reliability,
+)
+
 # %% [markdown]
-# Sentences that the teacher has right and its distilled student, cut from it, has wrong:
+# The last column of the table and the diagram are about confidence. A student of softened answers is
+# taught not to be sure; whether that makes its probabilities honest or merely low, the diagram says.
+#
+# Sentences that the teacher has right and its student has wrong:
 
 # %%
-lost = (teacher_guesses == labels) & (logits["student-kd-init"].argmax(1) != labels)
+lost = (teacher_guesses == labels) & (logits[best].argmax(1) != labels)
 for i in np.flatnonzero(lost)[:5]:
     row = parts.test.iloc[i]
-    guess = data.LABELS[logits["student-kd-init"][i].argmax()]
+    guess = data.LABELS[logits[best][i].argmax()]
     print(f"[{row['source']}] said {guess}, labelled {data.LABELS[labels[i]]}\n    {row['text']}\n")
 
 # %% [markdown]
 # ## The answer
 
+
 # %%
-soft_random, soft_init, start, against_teacher = (row for _, row in contrasts.iterrows())
+def told(variant, against):
+    """A difference in words."""
+    d = run.contrast(variant, against)
+    text = f"{100 * d.diff:+.1f} points (95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f})"
+    clear = d.low > 0 or d.high < 0
+    return text if clear else f"{text}, which one fold cannot tell from nothing"
 
 
-def points(row):
-    return f"{100 * row['diff']:+.1f} points (95 % interval {100 * row['diff_low']:+.1f} to {100 * row['diff_high']:+.1f})"
-
-
-def told(row):
-    if row["diff_low"] > 0 or row["diff_high"] < 0:
-        return points(row)
-    return points(row) + ", which one fold cannot tell from nothing"
-
-
+small = run.record(best)
 Markdown(
-    f"On this fold, soft labels instead of hard ones change a student with random weights by "
-    f"{told(soft_random)}, and one made of the teacher's layers by {told(soft_init)}. The teacher's "
-    f"layers instead of random weights change it by {told(start)}. With both, a student has "
-    f"{run.record('student-kd-init').params / baseline.params:.0%} of its teacher's parameters and "
-    f"differs from it by {told(against_teacher)}. All four trainings took "
-    f"{sum(f.seconds for f in fitted.values()):.0f} s."
+    "On this fold, soft labels instead of hard ones change a student with random weights by "
+    f"{told('student-kd', 'student-hard')}, and one made of the teacher's layers by "
+    f"{told('student-kd-init', 'student-hard-init')}. The teacher's layers instead of random weights "
+    f"change it by {told('student-hard-init', 'student-hard')}. `{best}` has "
+    f"{small.params / baseline.params:.0%} of its teacher's parameters and differs from it by "
+    f"{told(best, 'teacher')}. All {len(students)} trainings took "
+    f"{sum(f.seconds for f in fitted.values()) / 60:.0f} minutes."
 )
 
 # %%
-scores = np.array([run.record(variant).macro_f1 for variant in students])
-gaps = 100 * (scores - baseline.macro_f1)
-gains = 100 * np.array([soft_random["diff"], soft_init["diff"]])
-low_enough = ((scores[:2] >= 0.7) & (scores[:2] <= 0.8) & (gaps[:2] <= -10)).all()
-found = [low_enough, (np.abs(gaps[2:]) <= 2).all(), (np.abs(gains) <= 2).all()]
-found = ["**inside**" if holds else "**outside**" for holds in found]
-made_for = "\n\nAll three were expected of real sentences; these are synthetic."
+score = {variant: run.record(variant).macro_f1 for variant in students}
+gap = {variant: 100 * (value - baseline.macro_f1) for variant, value in score.items()}
+difference = {label: 100 * row["diff"] for label, row in contrasts.set_index("label").iterrows()}
+random = ["student-hard", "student-kd"]
+init = ["student-hard-init", "student-kd-init"]
+gains = [difference[f"soft labels, {end}"] for end in ("random weights", "teacher's layers")]
+expected = {
+    "from random weights: 0.70 to 0.80, ten points or more below the teacher": (
+        ", ".join(f"{score[v]:.3f} ({gap[v]:+.1f})" for v in random),
+        all(0.7 <= score[v] <= 0.8 and gap[v] <= -10 for v in random),
+    ),
+    "from the teacher's layers: within two points of it": (
+        ", ".join(f"{gap[v]:+.1f}" for v in init),
+        all(abs(gap[v]) <= 2 for v in init),
+    ),
+    "of soft labels: two points at most": (
+        ", ".join(f"{gain:+.1f}" for gain in gains),
+        all(abs(gain) <= 2 for gain in gains),
+    ),
+}
+for end in ("", "-init"):
+    if {f"student-shuffled{end}", f"student-smooth{end}"} <= set(students):
+        gain = 100 * (score[f"student-shuffled{end}"] - score[f"student-smooth{end}"])
+        expected[f"of `student-shuffled{end}`: no better than smoothed labels"] = (
+            f"{gain:+.1f}",
+            gain <= 0,
+        )
+for variant, points in (("student-small", 1), ("student-tiny", 3)):
+    if variant in students:
+        found = (f"{gap[variant]:+.1f}", gap[variant] >= -points)
+        expected[f"of `{variant}`: {points} points lost at most"] = found
+made_for = "\n\nAll were expected of real sentences; these are synthetic."
 Markdown(
-    "* Expected from random weights: 0.70 to 0.80, ten points or more below the teacher; found: "
-    f"{scores[0]:.3f} and {scores[1]:.3f}, {gaps[0]:+.1f} and {gaps[1]:+.1f} points from it, {found[0]}.\n"
-    "* Expected from the teacher's layers: within two points of it; found: "
-    f"{gaps[2]:+.1f} and {gaps[3]:+.1f}, {found[1]}.\n"
-    "* Expected of soft labels: two points at most; found: "
-    f"{gains[0]:+.1f} and {gains[1]:+.1f}, {found[2]}."
+    "\n".join(
+        f"* Expected {what}; found: {found}, **{'inside' if holds else 'outside'}**."
+        for what, (found, holds) in expected.items()
+    )
     + (made_for if run.facts["corpus"] == "synthetic" else "")
 )
 
 # %% [markdown]
 # Do not distil where the teacher is no better than a small model trained on the labels: the
-# labels-only student is one line of code and needs no teacher. What these four cannot tell is
-# whether *other* things of the teacher, its hidden states or its attention, teach more; that is for
-# the second part of this chapter.
+# labels-only student is one line of code and needs no teacher.
 #
-# **Next:** all five models store four bytes a weight. Chapter 4 stores one.
+# **Next:** all these models store four bytes a weight. Chapter 4 stores one.
 
 # %%
 run.finish()
@@ -454,3 +643,7 @@ run.finish()
 # - Hinton, Vinyals and Dean (2015). Distilling the knowledge in a neural network. arXiv:1503.02531.
 # - Sanh, Debut, Chaumond and Wolf (2019). DistilBERT, a distilled version of BERT: smaller, faster,
 #   cheaper and lighter. arXiv:1910.01108.
+# - Jiao et al. (2020). TinyBERT: distilling BERT for natural language understanding.
+#   arXiv:1909.10351.
+# - Szegedy et al. (2016). Rethinking the Inception architecture for computer vision.
+#   arXiv:1512.00567. (Label smoothing.)

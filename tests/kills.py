@@ -32,9 +32,9 @@ ROOT = Path(__file__).parents[1]
 CLOCKS = ("train_seconds", "provenance")  # differ between equal runs
 # The smallest study that trains, prunes and reports.
 SMALL = {
-    "sentences": 300, "simulated_studies": 5, "epochs": 2, "init_epochs": 2, "recovery_epochs": 2,
-    "probe_sentences": 10, "warmup": 1, "timed": 5, "draws": 100, "trainings": 1,
-    "random_draws": 1, "percents": [30, 50], "arms": ["entropy", "random"],
+    "sentences": 300, "simulated_studies": 5, "epochs": 2, "student_epochs": 2, "init_epochs": 2,
+    "recovery_epochs": 2, "probe_sentences": 10, "warmup": 1, "timed": 5, "draws": 100,
+    "trainings": 1, "random_draws": 1, "percents": [30, 50], "arms": ["entropy", "random"],
 }  # fmt: skip
 
 
@@ -57,9 +57,13 @@ def _without_other_chapters(notebooks: Path, kept: list[str]) -> None:
     for source in notebooks.glob("[0-9]*.py"):
         if _number(source.name) not in kept:
             source.unlink()
-    for path in notebooks.glob("profiles/*.yaml"):  # which may not name chapters that are not there
+    left = "".join(source.read_text(encoding="utf-8") for source in notebooks.glob("[0-9]*.py"))
+    # Profiles may not name chapters that are not there, nor parameters that those alone had.
+    for path in notebooks.glob("profiles/*.yaml"):
         parts = yaml.safe_load(path.read_text(encoding="utf-8"))
         parts = {n: v for n, v in parts.items() if n in ("study", "all") or _number(n) in kept}
+        everywhere = parts.get("all", {}).items()
+        parts["all"] = {name: value for name, value in everywhere if f"\n{name} = " in left}
         without = parts["study"].pop("without", [])
         parts["study"]["without"] = [chapter for chapter in without if _number(chapter) in kept]
         path.write_text(yaml.safe_dump(parts), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Opening a chapter: what IPython would hand over is handed over here, by the real IPython."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,20 @@ def test_a_data_folder_may_come_from_the_environment(shell, tmp_path, monkeypatc
     run = begin(shell)
     assert run.data_dir == tmp_path
     assert run.parameters["data_dir"] is None  # so no record and no notebook names it
+
+
+def test_what_another_chapter_chose_takes_the_place_of_a_parameter(shell, tmp_path):
+    run = begin(shell)
+    assert run.chosen("03b_recipes")["epochs"] == 4
+    path = tmp_path / "work" / "tables" / "fold0" / "03b_recipes-chosen.csv"
+    values = {"learning_rate": 3e-05, "epochs": 7}
+    table = pd.DataFrame({"parameter": values.keys(), "value": map(json.dumps, values.values())})
+    records.write_text(path, table.to_csv(index=False))
+    assert {name: run.chosen("03b_recipes")[name] for name in values} == values
+    assert run.parameters["epochs"] == 7  # and so do its records say
+    records.write_text(path, "parameter,value\nepoch,7\n")
+    with pytest.raises(InputError, match="no parameter 'epoch': did you mean 'epochs'"):
+        run.chosen("03b_recipes")
 
 
 # --- what a chapter leaves ----------------------------------------------------------------------

@@ -181,6 +181,39 @@ def test_too_few_groups_are_told():
         data.assign_folds(grouped_frame(12))
 
 
+def test_grids_choose_on_what_no_test_part_holds_and_train_without_it():
+    frame = data.assign_folds(grouped_frame())
+    parts = data.tuning_split(frame, 1)
+    assert set(parts.validation["fold"]) == {data.TUNE}
+    assert set(parts.test["fold"]) == {1}
+    assert set(parts.train["fold"]) == {0, 2, 3, 4}
+    assert sum(map(len, vars(parts).values())) == len(frame)
+    for fold in range(5):
+        assert not set(parts.validation["id"]) & set(data.split(frame, fold).test["id"])
+
+
+def beside(sources, groups):
+    frame = pd.DataFrame({"source": sources, "group": groups, "agreement": pd.NA})
+    return frame.assign(id=[f"other-{i}" for i in range(len(frame))])
+
+
+def test_transfer_text_is_near_no_labelled_sentence_and_near_none_from_elsewhere():
+    others = beside(
+        ["phrasebank", "phrasebank", "twitter-train", "twitter-train", "twitter-valid"],
+        [1, 10, 11, 12, 12],
+    )
+    labelled = pd.DataFrame({"group": [1, 2, 3]})
+    assert data.elsewhere(others)["id"].tolist() == ["other-4"]
+    assert set(data.transfer(others, labelled, 2)["id"]) == {"other-1", "other-2"}
+    with pytest.raises(InputError, match="3 sentences are asked for and there are 2"):
+        data.transfer(others, labelled, 3)
+
+
+def test_where_there_is_no_twitter_elsewhere_is_what_annotators_disputed():
+    others = beside(["synthetic"] * 4, range(4)).assign(agreement=[50, 66, 75, 50])
+    assert data.elsewhere(others)["id"].tolist() == ["other-0", "other-3"]
+
+
 # --- tokens -------------------------------------------------------------------------------------
 
 
@@ -220,6 +253,16 @@ def test_real_corpus_is_the_seed_studys_row_for_row(phrasebank_fiqa):
     parts = data.seed_split(frame)
     assert [len(part) for part in vars(parts).values()] == [2358, 506, 506]
     assert parts.test["label"].value_counts().sort_index().tolist() == [97, 221, 188]
+
+
+def test_real_transfer_text_is_what_the_methods_name(phrasebank_fiqa):
+    labelled, others = phrasebank_fiqa
+    found = data.transfer(others, labelled, 5000)
+    assert found["id"].is_unique
+    assert set(found["source"]) == {"phrasebank", "twitter-train"}
+    assert not set(found["group"]) & {*labelled["group"], *data.elsewhere(others)["group"]}
+    assert set(data.elsewhere(others)["source"]) == {"twitter-valid"}
+    pd.testing.assert_frame_equal(found, data.transfer(others, labelled, 5000))
 
 
 def test_no_group_of_real_sentences_is_cut(phrasebank_fiqa):

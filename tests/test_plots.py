@@ -322,6 +322,29 @@ def test_rank_scatter_has_a_panel_for_each_criterion():
     assert ticks == ["0", "0.03", "0.07"]
 
 
+def test_loss_shares_has_a_panel_a_variant_and_a_line_a_term():
+    rows = [
+        {"variant": variant, "epoch": epoch, "term": term, "share": share / epoch}
+        for variant in ("student-kd", "student-intermediate")
+        for epoch in (1, 2, 3)
+        for term, share in (("labels", 0.5), ("attention", 2e-4))
+    ]
+    figure = plots.loss_shares(pd.DataFrame(rows), title="Terms")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "student-kd",
+        "student-intermediate",
+    ]
+    for ax in figure.axes:
+        threshold, labels, attention = ax.get_lines()
+        assert threshold.get_ydata()[0] == 0.01
+        assert labels.get_ydata() == pytest.approx([0.5, 0.25, 0.5 / 3])
+        assert attention.get_ydata() == pytest.approx([2e-4, 1e-4, 2e-4 / 3])
+        assert ax.get_ylim()[0] < 2e-4 / 3
+    figure.draw_without_rendering()
+    ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert {"0.01 %", "1 %", "100 %"} <= set(ticks)
+
+
 def test_layer_bars_stand_beside_each_other_in_points():
     bars = pd.DataFrame(
         [

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import os
 import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -110,6 +111,16 @@ class Run:
         """All labelled sentences with their groups and folds, as chapter 1 left them."""
         return data.load(self.artifacts / "data")
 
+    def transfer(self, n: int) -> pd.DataFrame:
+        """``n`` sentences that no human label is used of, the same in every fold and chapter."""
+        others = data.load(self.artifacts / "data", "others")
+        found = data.transfer(others, self.sentences(), n)
+        return found.assign(label=distill.UNLABELLED)
+
+    def elsewhere(self) -> pd.DataFrame:
+        """Labelled sentences from outside the study's domain."""
+        return data.elsewhere(data.load(self.artifacts / "data", "others"))
+
     def split(self) -> data.Split:
         """Train, validation and test part of this run's fold."""
         return self._parts
@@ -186,22 +197,72 @@ class Run:
         recipe: train.Recipe,
         *,
         objective: distill.Objective | None = None,
+        frame: pd.DataFrame | None = None,
+        validation: pd.DataFrame | None = None,
     ) -> train.Fitted:
-        """Train on this fold's training part; see :func:`headcount.train.fit`.
+        """Train on this fold's training part, or on ``frame``; see :func:`headcount.train.fit`.
 
-        The validation part is scored after each epoch, for the curves; it chooses nothing.
+        This fold's validation part, or ``validation``, is scored after each epoch, for the curves.
         """
         parts = self.split()
         return train.fit(
             model,
-            self.tokenize(parts.train),
+            self.tokenize(parts.train if frame is None else frame),
             recipe,
             self.training_folder(variant),
             tokenizer=self.tokenizer(),
             objective=objective,
-            validation=self.tokenize(parts.validation),
-            name=f"fold {self.fold} {variant}",
+            validation=self.tokenize(parts.validation if validation is None else validation),
+            name=variant,
         )
+
+    def distil(
+        self,
+        variant: str,
+        model: transformers.PreTrainedModel,
+        recipe: train.Recipe,
+        objective: distill.Objective,
+        frame: pd.DataFrame | None = None,
+        validation: pd.DataFrame | None = None,
+    ) -> train.Fitted:
+        """Train a student towards any objective: as `fit`, and ready for layer losses.
+
+        TinyBERT's take two stages of half of the epochs each: layer losses alone, then all.
+        """
+        stages = [(variant, objective, recipe)]
+        if isinstance(objective, distill.LayerLosses):
+            distill.attach_projections(
+                model,
+                objective.states.width,
+                objective.layer_map,
+                embeddings=objective.embedding_weight > 0,
+                seed=self.seed,
+            )
+            half = recipe.epochs // 2
+            if objective.kind == "tinybert" and half:
+                rest = dataclasses.replace(recipe, epochs=recipe.epochs - half)
+                first = dataclasses.replace(recipe, epochs=half)
+                alone = dataclasses.replace(objective, prediction=None)
+                stages = [(f"{variant}-layers", alone, first), (variant, objective, rest)]
+        fits: list[train.Fitted] = []
+        for name, loss, part in stages:
+            start = fits[-1].model if fits else model
+            fits.append(
+                self.fit(name, start, part, objective=loss, frame=frame, validation=validation)
+            )
+        distill.detach_projections(fits[-1].model)
+        return train.together(fits)
+
+    def states(
+        self,
+        teacher: transformers.PreTrainedModel,
+        frame: pd.DataFrame,
+        layers: Iterable[int],
+        kind: str,
+    ) -> distill.Cached:
+        """The teacher's side of layer losses on ``frame``, kept on disk until it is closed."""
+        folder = self.artifacts / f"fold{self.fold}" / "training"
+        return distill.Cached(teacher, self.tokenize(frame), layers, kind, folder)
 
     def batches(
         self, tokens: data.Tokenized, rows: np.ndarray | None = None
@@ -382,6 +443,20 @@ class Run:
             )
         columns = ["claim", "verdict here", "difference", "low", "high", "unit"]
         return pd.DataFrame(rows, columns=columns)
+
+    def chosen(self, chapter: str) -> dict[str, Any]:
+        """This run's parameters, with those that ``chapter`` chose for all folds in their place.
+
+        Read from the table `chosen` that it left on fold 0 (columns parameter, value as JSON);
+        where it is no part of the study, they are as they are. Records name what was used.
+        """
+        path = self.work / "tables" / "fold0" / f"{chapter}-chosen.csv"
+        if path.exists():
+            table = pd.read_csv(path, dtype=str)
+            values = {p: json.loads(v) for p, v in table[["parameter", "value"]].to_numpy()}
+            check_names(values, self.parameters, f"{path}: {self.chapter}")
+            self.parameters |= values
+        return self.parameters
 
     def at(self, seed: int) -> Run:
         """This run with another seed for its trainings; what it writes counts as this one's."""

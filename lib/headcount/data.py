@@ -439,6 +439,48 @@ def seed_split(frame: pd.DataFrame) -> Split:
     return Split(train, validation, test)
 
 
+def tuning_split(frame: pd.DataFrame, fold: int) -> Split:
+    """What grids train on, choose on, and never see: for choices that every fold may use.
+
+    The validation part is the tune part, in no test part of any fold; the training part is the rest
+    without it and without this fold.
+    """
+    tune, test = frame["fold"] == TUNE, frame["fold"] == fold
+    return Split(frame[~tune & ~test], frame[tune], frame[test])
+
+
+# --- sentences beside the labelled ones -----------------------------------------------------------
+
+
+def elsewhere(others: pd.DataFrame) -> pd.DataFrame:
+    """Sentences from outside the study's domain: Twitter's validation file.
+
+    The synthetic corpus has no Twitter: there, those that its annotators agreed on least.
+    """
+    outside = others["source"] == "twitter-valid"
+    if not outside.any():
+        outside = others["agreement"] == others["agreement"].min()
+    return others[outside]
+
+
+def transfer(others: pd.DataFrame, labelled: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
+    """``n`` sentences for a teacher alone to label, drawn at random.
+
+    None is a near-duplicate of a labelled sentence, whatever its part, or of one from `elsewhere`:
+    what is left of PhraseBank below full agreement and of Twitter's training file.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    taken = {*labelled["group"], *elsewhere(others)["group"]}
+    free = others[~others["group"].isin(taken)]
+    if n > len(free):
+        raise InputError(
+            f"transfer: {n} sentences are asked for and there are {len(free)}: give fewer"
+        )
+    return free.sample(n, random_state=seed)
+
+
 # --- what chapter 1 leaves to the others --------------------------------------------------------
 
 

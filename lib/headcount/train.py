@@ -41,7 +41,6 @@ from headcount.models import weights_sha256
 log = logging.getLogger("headcount")
 
 LOG_EVERY = 10  # steps between two points of the learning curve
-TRAINING_CODE = (distill, sys.modules[__name__])
 WHOLE = "whole"  # the file that says that a checkpoint was written to its end
 
 
@@ -84,11 +83,20 @@ class Fitted:
 
 
 def together(fits: Sequence[Fitted]) -> Fitted:
-    """Several rounds of one model as one training: the last one's model, all steps and seconds."""
+    """Several rounds of one model as one training: the last one's model, all steps and seconds.
+
+    Steps and epochs of the history count on from one round to the next.
+    """
+    histories, steps, epochs = [], 0, 0.0
+    for fit in fits:
+        counted = {"step": fit.history["step"] + steps, "epoch": fit.history["epoch"] + epochs}
+        histories.append(fit.history.assign(**counted))
+        steps, epochs = steps + fit.steps, float(histories[-1]["epoch"].max())
     return replace(
         fits[-1],
+        history=pd.concat(histories, ignore_index=True),
         seconds=sum(fit.seconds for fit in fits),
-        steps=sum(fit.steps for fit in fits),
+        steps=steps,
     )
 
 
@@ -283,6 +291,18 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
+def training_code(objective: distill.Objective) -> list[Path]:
+    """Files with the code of a training: ours, the logits', and the objective's class's own.
+
+    Other objectives are left out, so that a change of one of them leaves this training as it is.
+    """
+    names = [__name__, distill.student_logits.__module__]
+    names += [parent.__module__ for parent in type(objective).__mro__]
+    # A class may come from where there is no file: from Python itself, or from a notebook.
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in names]
+    return [Path(file) for file in dict.fromkeys(files) if file]
+
+
 def fingerprint(
     model: PreTrainedModel,
     data: Tokenized,
@@ -300,7 +320,7 @@ def fingerprint(
         "data": [part.sha256() for part in (data, validation) if part is not None],
         "device": [where, precision(where)],
         "versions": [version("torch"), version("transformers"), version("accelerate")],
-        "code": [Path(module.__file__).read_text("utf-8") for module in TRAINING_CODE],
+        "code": [path.read_text("utf-8") for path in training_code(objective)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

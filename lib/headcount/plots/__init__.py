@@ -15,7 +15,13 @@ from headcount.plots.heads import (
     removal_times,
     sparsity_curves,
 )
-from headcount.plots.models import confusion_matrix, learning_curve, reliability, weight_histogram
+from headcount.plots.models import (
+    confusion_matrix,
+    learning_curve,
+    loss_shares,
+    reliability,
+    weight_histogram,
+)
 from headcount.plots.results import differences, pareto, scores, speedups
 from headcount.plots.style import (
     CLASSES,
@@ -46,6 +52,7 @@ __all__ = [
     "layer_bars",
     "learning_curve",
     "lengths",
+    "loss_shares",
     "pareto",
     "rank_scatter",
     "reliability",

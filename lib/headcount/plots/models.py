@@ -12,13 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import (
+    FuncFormatter,
     MaxNLocator,
+    NullLocator,
 )
 
 from headcount.plots.style import (
     CLASSES,
     COLOURS,
     MARKERS,
+    SERIES,
     panels,
     set_title,
     shades,
@@ -54,6 +57,51 @@ def learning_curve(history: pd.DataFrame, *, title: str) -> Figure:
         handles.append(Line2D([], [], color="#666", linestyle=dashes, label=part))
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    return figure
+
+
+@style()
+def loss_shares(shares: pd.DataFrame, *, title: str, off: float = 0.01) -> Figure:
+    """How much of a loss each weighted term is, over epochs, on a logarithmic axis.
+
+    One panel a variant. Columns: variant, epoch, term, share (of the loss, 0 to 1). Below `off`,
+    drawn as a line, a term counts as switched off.
+    """
+    variants = list(dict.fromkeys(shares["variant"]))
+    per_row = 2 if len(variants) in (2, 4) else 3
+    figure, axes = panels(
+        len(variants), title, height=1.3 + 2.4 * -(-len(variants) // per_row), per_row=per_row,
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    terms = list(dict.fromkeys(shares["term"]))
+    looks = {term: (SERIES[i], MARKERS[i]) for i, term in enumerate(terms)}
+    for index, (ax, variant) in enumerate(zip(axes, variants, strict=True)):
+        ax.axhline(off, color="#888", linewidth=1, linestyle="--", zorder=1)
+        for term, line in shares[shares["variant"] == variant].groupby("term", sort=False):
+            colour, marker = looks[term]
+            ax.plot(
+                line["epoch"], line["share"], color=colour, marker=marker, markersize=4,
+                markevery=max(1, len(line) // 6),
+            )  # fmt: skip
+        ax.set_title(variant, fontsize=10, pad=4)
+        if index + per_row >= len(variants):
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("epoch")
+    smallest = shares["share"][shares["share"] > 0].min()
+    axes[0].set_yscale("log")
+    axes[0].set_ylim(min(smallest, off) / 2, 1.5)
+    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.supylabel("share of the loss", fontsize=10.5)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=4, label=term)
+        for term, (colour, marker) in looks.items()
+    ]
+    handles.append(
+        Line2D([], [], color="#888", linestyle="--", label=f"below {100 * off:g} %: off in effect")
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
     return figure
 

@@ -30,11 +30,18 @@ from headcount.plots.style import (
 
 
 @style()
-def scores(pooled: pd.DataFrame, *, title: str, reference: str | None = None) -> Figure:
+def scores(
+    pooled: pd.DataFrame,
+    *,
+    title: str,
+    reference: str | None = None,
+    part: str = "of the test part",
+) -> Figure:
     """Macro-F1 with its 95 % interval, one line a variant, in the order given.
 
     Columns: variant, macro_f1, ci_low, ci_high; `fold_scores`, a list of each fold's own score, is
-    drawn as small ticks where it is there. `reference` names a variant to draw a line at.
+    drawn as small ticks where it is there. `reference` names a variant to draw a line at; `part`
+    says which sentences were scored.
     """
     figure, (ax,) = panels(1, title, height=1.5 + 0.33 * len(pooled))
     floor = _floor(pooled)
@@ -53,7 +60,7 @@ def scores(pooled: pd.DataFrame, *, title: str, reference: str | None = None) ->
         ax.axvline(at, color=COLOURS[family(reference)], linewidth=1, linestyle="--", zorder=0)
     rows(ax, pooled["variant"])
     ticks = "; ticks: each fold alone" if "fold_scores" in pooled else ""
-    ax.set_xlabel(f"macro-F1 on the test sentences (95 % interval{ticks})")
+    ax.set_xlabel(f"macro-F1 on the sentences {part} (95 % interval{ticks})")
     family_legend(figure, pooled["variant"])
     return figure
 

@@ -4,13 +4,11 @@ A gate is a factor on what a head hands to W_O: at 1 the head is as it was, at 0
 come in the shape (layers, original heads); those of heads that have been removed are not looked at.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from headcount.distill import Batch, student_logits
+from headcount.distill.objectives import Batch, student_logits
 from headcount.errors import InputError
 from headcount.prune.surgery import Head, alive, attention_layers, remove
 
@@ -218,5 +216,4 @@ class L0:
         return {"loss": loss, "hard": hard.detach(), "open": heads.detach()}
 
     def describe(self) -> dict[str, Any]:
-        code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        return {"objective": "l0-gates", "weight": self.weight, "code_sha256": code}
+        return {"objective": "l0-gates", "weight": self.weight}

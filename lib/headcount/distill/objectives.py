@@ -18,6 +18,9 @@ from torch import Tensor
 
 Batch = dict[str, Tensor]
 
+UNLABELLED = -100
+"""Label of a sentence that has none: it learns from the teacher alone."""
+
 
 class Objective(Protocol):
     """What :func:`headcount.train.fit` minimises."""
@@ -46,6 +49,18 @@ def keys_mask(mask: Tensor) -> Tensor:
     return mask[:, None, None, :].bool()
 
 
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(z / T) || softmax(s / T)) of each row, (b,), in nats.
+
+    Args:
+        student: logits s, (b, c).
+        teacher: logits z, (b, c).
+    """
+    log_student = F.log_softmax(student / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
+    return F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(-1)
+
+
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(z / T) || softmax(s / T)), mean over the batch (Hinton 2015, section 2).
 
@@ -55,46 +70,90 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
         student: logits s, (b, c).
         teacher: logits z, (b, c).
     """
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    divergence = F.kl_div(log_student, log_teacher, log_target=True, reduction="batchmean")
-    return temperature**2 * divergence
+    return temperature**2 * divergence(student, teacher, temperature).mean()
+
+
+def shuffled_within(logits: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """The rows of ``logits`` (n, c), permuted at random among sentences of the same label.
+
+    A control for a teacher: what it says about a class is kept, what it says about a sentence is
+    lost. labels: (n,); sentences that are UNLABELLED are permuted like one class more.
+    """
+    generator, shuffled = np.random.default_rng(seed), logits.copy()
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        shuffled[rows] = logits[generator.permutation(rows)]
+    return shuffled
 
 
 @dataclass(frozen=True)
 class HardLabels:
-    """Cross-entropy with the annotators' labels, mean over the batch."""
+    """Cross-entropy with the annotators' labels, mean over the batch.
+
+    Args:
+        label_smoothing: share of the target spread evenly over all classes (Szegedy 2016,
+            section 7).
+    """
+
+    label_smoothing: float = 0.0
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(student_logits(model, batch), batch["labels"])}
+        return self.from_logits(student_logits(model, batch), batch)
+
+    def from_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms, from the student's logits (b, 3)."""
+        smoothing = self.label_smoothing
+        return {"loss": F.cross_entropy(logits, batch["labels"], label_smoothing=smoothing)}
 
     def describe(self) -> dict[str, Any]:
-        return {"objective": "hard-labels"}
+        return {"objective": "hard-labels", "label_smoothing": self.label_smoothing}
 
 
 @dataclass(frozen=True, eq=False)
 class VanillaKD:
     """alpha CE(s, y) + (1 - alpha) T^2 KL(softmax(z/T) || softmax(s/T)) (Hinton 2015).
 
+    Mean over the batch. A sentence that is UNLABELLED has the second term alone, at full weight.
+    Logged are ``hard``, the cross-entropy's mean over labelled sentences (0 if there is none), and
+    ``soft``, the second term's mean, without their weights.
+
     Args:
         teacher_logits: float (n, 3), for the training sentences in their order: the teacher does
             not change, so it is asked once.
         temperature: T; the seed study's value by default.
         alpha: weight of the annotators' labels.
+        squared: whether the second term has its factor T^2.
     """
 
     teacher_logits: np.ndarray
     temperature: float = 4.0
     alpha: float = 0.5
+    squared: bool = True
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits = student_logits(model, batch)
+        return self.from_logits(student_logits(model, batch), batch)
+
+    def from_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms, from the student's logits (b, 3)."""
+        labels = batch["labels"]
+        labelled = labels != UNLABELLED
         teacher = self._teacher(logits.device)[batch["index"]].to(logits.dtype)
-        hard = F.cross_entropy(logits, batch["labels"])
-        soft = distillation_loss(logits, teacher, self.temperature)
-        loss = self.alpha * hard + (1 - self.alpha) * soft
-        return {"loss": loss, "hard": hard.detach(), "soft": soft.detach()}
+        hard = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="none")
+        soft = divergence(logits, teacher, self.temperature)
+        if self.squared:
+            soft = self.temperature**2 * soft
+        alpha = self.alpha * labelled.to(logits.dtype)
+        return {
+            "loss": (alpha * hard + (1 - alpha) * soft).mean(),
+            "hard": hard.detach().sum() / labelled.sum().clamp(min=1),
+            "soft": soft.detach().mean(),
+        }
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the logged terms, where all sentences are labelled."""
+        return {"hard": self.alpha, "soft": 1 - self.alpha}
 
     def _teacher(self, device: torch.device) -> Tensor:
         """The teacher's logits where the student is: a step on a GPU must not wait for the host."""
@@ -103,7 +162,7 @@ class VanillaKD:
         return self._moved[device]
 
     def describe(self) -> dict[str, Any]:
-        fields = {"temperature": self.temperature, "alpha": self.alpha}
+        fields = {"temperature": self.temperature, "alpha": self.alpha, "squared": self.squared}
         logits = np.ascontiguousarray(self.teacher_logits, dtype=np.float32)
         digest = hashlib.sha256(logits.tobytes()).hexdigest()
         return {"objective": "vanilla-kd", "teacher_logits_sha256": digest} | fields
