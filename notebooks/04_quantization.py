@@ -81,7 +81,14 @@ fold = 0
 seed = 0
 threads = 2
 # fixed
-students = ["student-hard", "student-kd", "student-hard-init", "student-kd-init"]
+students = [
+    "student-hard",
+    "student-kd",
+    "student-hard-init",
+    "student-kd-init",
+    "student-small",
+    "student-tiny",
+]
 probe_sentences = 200
 errors_shown = 5
 

@@ -358,7 +358,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(architecture, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_the_weighted_sum_of_what_is_logged(kind):
+def test_the_loss_is_the_sum_of_what_is_logged(kind):
     student, teacher, inputs = other("bert"), build("bert"), labelled()
     kd = distill.VanillaKD(teachers_logits(), temperature=2.0, alpha=0.3)
     calls = []
@@ -368,10 +368,8 @@ def test_the_loss_is_the_weighted_sum_of_what_is_logged(kind):
     assert len(calls) == 1
     expected = kd(student, inputs)
     assert (terms["hard"], terms["soft"]) == (expected["hard"], expected["soft"])
-    total = expected["loss"] + 2 * terms["hidden"] + 3 * terms["attention"]
-    if kind == "tinybert":
-        total = total + 5 * terms["embedding"]
-    assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
+    total = sum(term.item() for name, term in terms.items() if name != "loss")
+    assert terms["loss"].item() == pytest.approx(total, rel=1e-6)
     assert {name for name, term in terms.items() if term.requires_grad} == {"loss"}
 
     # Each by hand, from what transformers tells.
@@ -392,16 +390,29 @@ def test_the_loss_is_the_weighted_sum_of_what_is_logged(kind):
     by_hand = mean(
         (own.hidden_states[j + 1][real], others.hidden_states[m + 1][real]) for j, m in pairs_of
     )
-    assert terms["hidden"].item() == pytest.approx(by_hand, rel=1e-4)
+    assert terms["hidden"].item() == pytest.approx(2 * by_hand, rel=1e-4)
     if kind == "seed":
         by_hand = mean(
             (own.attentions[j].mean(1)[pairs], others.attentions[m].mean(1)[pairs])
             for j, m in pairs_of
         )
-        assert terms["attention"].item() == pytest.approx(by_hand, rel=1e-4)
+        assert terms["attention"].item() == pytest.approx(3 * by_hand, rel=1e-4)
     else:
         by_hand = mean([(own.hidden_states[0][real], others.hidden_states[0][real])])
-        assert terms["embedding"].item() == pytest.approx(by_hand, rel=1e-4)
+        assert terms["embedding"].item() == pytest.approx(5 * by_hand, rel=1e-4)
+
+
+def test_tinybert_learns_from_layers_first_and_from_predictions_afterwards():
+    student, inputs = other("bert"), labelled()
+    kd = distill.VanillaKD(teachers_logits())
+    whole = {"loss", "hard", "soft", "hidden", "attention"}
+    for kind, early in (("tinybert", whole - {"hard", "soft"}), ("seed", whole)):
+        objective = losses(build("bert"), kind, prediction=kd, weights=(2.0, 3.0))
+        for progress, expected in ((0.0, early), (0.49, early), (0.5, whole), (0.99, whole)):
+            terms = objective(student, inputs | {"progress": progress})
+            assert set(terms) == expected, (kind, progress)
+            total = sum(term.item() for name, term in terms.items() if name != "loss")
+            assert terms["loss"].item() == pytest.approx(total, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -450,7 +461,8 @@ def test_losses_of_weight_zero_are_off():
     assert set(terms) == {"loss", "embedding"}
     smooth = distill.HardLabels(0.1)
     terms = losses(teacher, "tinybert", {}, smooth, weights=(1.0, 1.0, 0.5))(student, inputs)
-    expected = smooth(student, inputs)["loss"] + 0.5 * terms["embedding"]
+    expected = smooth(student, inputs)["loss"] + terms["embedding"]
+    assert set(terms) == {"loss", "hard", "embedding"}
     assert terms["loss"].item() == pytest.approx(expected.item())
 
 
@@ -528,7 +540,7 @@ def test_balanced_losses_start_as_a_share_of_the_prediction(taught, corpus):
     student.eval()
     rows = [{n: t.item() for n, t in plain(student, inputs).items()} for inputs in given]
     if taught:
-        expected = np.mean([0.5 * row["hard"] + 0.5 * row["soft"] for row in rows])
+        expected = np.mean([row["hard"] + row["soft"] for row in rows])
     else:
         expected = np.mean([distill.HardLabels()(student, b)["loss"].item() for b in given])
     assert set(found.weights) == {"hidden", "attention", "embedding"}
@@ -540,13 +552,19 @@ def test_balanced_losses_start_as_a_share_of_the_prediction(taught, corpus):
     assert once.describe() == found.describe()
 
 
-def test_balanced_leaves_off_what_is_off_or_zero(corpus):
+def test_balanced_leaves_off_what_is_off_or_zero(corpus, tmp_path):
     teacher, given = build("bert"), batches(corpus, range(16))
     kd = distill.VanillaKD(teachers_logits(30))
     off = losses(teacher, "tinybert", prediction=kd, weights=(1.0, 0.0, 0.0))
     assert set(distill.balanced(off, other("bert"), given, 0.1).weights) == {"hidden"}
     same = losses(teacher, "tinybert", {0: 1}, prediction=kd)
     assert set(distill.balanced(same, teacher, given, 0.1).weights) == {"hidden", "attention"}
+    # Cut from the very layers that teach it, it differs from what was kept by rounding alone.
+    student = models.student_from_layers(teacher, [0, 1])
+    with distill.Cached(teacher, corpus, [0, 1], "tinybert", tmp_path) as kept:
+        rounded = distill.LayerLosses(kd, kept, {0: 0, 1: 1}, "tinybert", 1.0, 1.0, 1.0)
+        assert 0 < rounded(student, given[0])["hidden"] < 1e-4
+        assert distill.balanced(rounded, student, given, 0.1).weights == {}
     unlabelled = [b | {"labels": torch.full_like(b["labels"], distill.UNLABELLED)} for b in given]
     for wrong in ([], unlabelled):
         with pytest.raises(InputError, match="no prediction loss"):
@@ -605,10 +623,11 @@ def test_a_killed_training_goes_on_and_ends_the_same(kind, tiny, sentences, word
         undisturbed.history[["step", "loss", "hidden"]]
     )
     logged = undisturbed.history.dropna(subset="loss")
-    terms = 0.5 * logged[["hard", "soft", "hidden", "attention"]].sum(axis=1)
-    if kind == "tinybert":
-        terms += 0.5 * logged["embedding"]
-    assert np.allclose(logged["loss"], terms)
+    terms = (
+        [*distill.layers.TERMS] if kind == "tinybert" else ["hard", "soft", "hidden", "attention"]
+    )
+    assert np.allclose(logged["loss"], logged[terms].sum(axis=1))
+    assert logged["hard"].isna().tolist() == [kind == "tinybert", False]  # layers alone, at first
     assert logged["hidden"].iloc[-1] < logged["hidden"].iloc[0]
     before = logits(undisturbed.model, {"input_ids": torch.tensor([[5, 6, 7]])})
     distill.detach_projections(undisturbed.model)
@@ -652,17 +671,17 @@ for name in {names}:
     assert done.returncode == 0, done.stderr
 
 
-def test_shares_are_of_the_weighted_loss_at_each_point():
-    objective = losses(build("bert"), "tinybert", prediction=distill.VanillaKD(teachers_logits()))
-    terms = {"hard": 2.0, "soft": 1.0, "hidden": 0.5, "attention": 0.25, "embedding": 0.1}
-    second = terms | {"hard": np.nan, "soft": np.nan}  # a stage without the prediction loss
-    history = pd.DataFrame([terms, second, {"validation_loss": 1.0}])
-    history = history.assign(epoch=[0.5, 1.0, 1.0], loss=[1.0, 1.0, np.nan])
-    found = distill.shares(history, objective)
-    weighted = {"labels": 1.0, "teacher's answers": 0.5, "hidden states": 1.0, "attention": 0.75}
-    weighted |= {"embeddings": 0.5}
-    first = found[found["epoch"] == 0.5].set_index("term")["share"]
-    assert first.to_dict() == pytest.approx({k: v / 3.75 for k, v in weighted.items()})
-    later = found[found["epoch"] == 1.0].set_index("term")["share"]
-    assert later.sum() == pytest.approx(1)
-    assert "labels" not in later
+def test_shares_are_of_the_loss_at_each_point():
+    first = {"hidden": 0.5, "attention": 1.5}  # a stage without the prediction loss
+    second = {"hard": 1.0, "soft": 0.5, "hidden": 2.0, "attention": 0.5}
+    third = {"hard": 1.0, "soft": 0.5, "hidden": 0.5, "attention": 0.0}
+    rows = [first | {"loss": 2.0}, second | {"loss": 4.0}, third | {"loss": 2.0}]
+    history = pd.DataFrame([*rows, {"validation_loss": 1.0}]).assign(epoch=[0.5, 1.0, 1.5, 1.5])
+    found = distill.shares(history).pivot(index="epoch", columns="term", values="share")
+    assert found.loc[0.5].dropna().to_dict() == {"hidden states": 0.25, "attention": 0.75}
+    expected = {"labels": 0.25, "teacher's answers": 0.125, "hidden states": 0.5}
+    assert found.loc[1.0].to_dict() == expected | {"attention": 0.125}
+    # Over the two points at which all terms are on.
+    typical = distill.typical_shares(history).to_dict()
+    expected = {"labels": 0.375, "teacher's answers": 0.1875, "hidden states": 0.375}
+    assert typical == pytest.approx(expected | {"attention": 0.0625})

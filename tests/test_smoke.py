@@ -18,6 +18,7 @@ VARIANTS = {
     *("majority", "tfidf", "teacher", "teacher-onnx", "teacher-int8", "teacher-torch-int8"),
     *("student-hard", "student-kd", "student-hard-init", "student-kd-init"),
     *("student-hard-int8", "student-kd-int8", "student-hard-init-int8", "student-kd-init-int8"),
+    *("student-intermediate-tuned", "student-map-reversed", "student-small", "student-small-int8"),
     *(f"heads-{arm}-{percent}" for arm in ARMS for percent in (30, 50)),
     *("teacher-continued-9", "teacher-continued-15"),
 }

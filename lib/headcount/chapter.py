@@ -111,15 +111,12 @@ class Run:
         """All labelled sentences with their groups and folds, as chapter 1 left them."""
         return data.load(self.artifacts / "data")
 
-    def transfer(self, n: int) -> pd.DataFrame:
-        """``n`` sentences that no human label is used of, the same in every fold and chapter."""
-        others = data.load(self.artifacts / "data", "others")
-        found = data.transfer(others, self.sentences(), n)
-        return found.assign(label=distill.UNLABELLED)
-
     def elsewhere(self) -> pd.DataFrame:
-        """Labelled sentences from outside the study's domain."""
-        return data.elsewhere(data.load(self.artifacts / "data", "others"))
+        """Labelled sentences from outside the study's domain, near none of those within."""
+        found = data.elsewhere(data.load(self.artifacts / "data", "others"))
+        if self.mark:  # all synthetic sentences are of a few families
+            return found
+        return found[~found["group"].isin(self.sentences()["group"])]
 
     def split(self) -> data.Split:
         """Train, validation and test part of this run's fold."""
@@ -225,33 +222,51 @@ class Run:
         frame: pd.DataFrame | None = None,
         validation: pd.DataFrame | None = None,
     ) -> train.Fitted:
-        """Train a student towards any objective: as `fit`, and ready for layer losses.
-
-        TinyBERT's take two stages of half of the epochs each: layer losses alone, then all.
-        """
-        stages = [(variant, objective, recipe)]
+        """Train a student: as `fit`, with projections for layer losses while it is trained."""
         if isinstance(objective, distill.LayerLosses):
-            distill.attach_projections(
-                model,
-                objective.states.width,
-                objective.layer_map,
-                embeddings=objective.embedding_weight > 0,
-                seed=self.seed,
-            )
-            half = recipe.epochs // 2
-            if objective.kind == "tinybert" and half:
-                rest = dataclasses.replace(recipe, epochs=recipe.epochs - half)
-                first = dataclasses.replace(recipe, epochs=half)
-                alone = dataclasses.replace(objective, prediction=None)
-                stages = [(f"{variant}-layers", alone, first), (variant, objective, rest)]
-        fits: list[train.Fitted] = []
-        for name, loss, part in stages:
-            start = fits[-1].model if fits else model
-            fits.append(
-                self.fit(name, start, part, objective=loss, frame=frame, validation=validation)
-            )
-        distill.detach_projections(fits[-1].model)
-        return train.together(fits)
+            self.project(model, objective)
+        fitted = self.fit(
+            variant, model, recipe, objective=objective, frame=frame, validation=validation
+        )
+        distill.detach_projections(fitted.model)
+        return dataclasses.replace(fitted, weights_sha256=models.weights_sha256(fitted.model))
+
+    def project(self, model: transformers.PreTrainedModel, objective: distill.LayerLosses) -> None:
+        """Give a student the projections that layer losses need where widths differ."""
+        distill.attach_projections(
+            model,
+            objective.states.width,
+            objective.layer_map,
+            embeddings=objective.embedding_weight > 0,
+            seed=self.seed,
+        )
+
+    def balanced(
+        self,
+        objective: distill.LayerLosses,
+        model: transformers.PreTrainedModel,
+        frame: pd.DataFrame,
+        share: float,
+    ) -> distill.LayerLosses:
+        """The objective with weights so that each term starts as ``share`` of the prediction loss.
+
+        Measured on eight batches of ``frame``, for ``model``, which is not trained and not needed
+        afterwards; see :func:`headcount.distill.balanced`.
+        """
+        self.project(model, objective)
+        probe = self.batches(self.tokenize(frame))[:8]
+        return distill.balanced(objective, model, probe, share)
+
+    def with_transfer(
+        self, frame: pd.DataFrame, logits: np.ndarray, teacher: Any, n: int
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """``frame`` and the teacher's logits of it, with ``n`` unlabelled sentences appended."""
+        if not n:
+            return frame, logits
+        others = data.load(self.artifacts / "data", "others")
+        more = data.transfer(others, self.sentences(), n).assign(label=distill.UNLABELLED)
+        both = pd.concat([frame, more], ignore_index=True)
+        return both, np.concatenate([logits, self.predict(teacher, more)])
 
     def states(
         self,
@@ -448,10 +463,10 @@ class Run:
         """This run's parameters, with those that ``chapter`` chose for all folds in their place.
 
         Read from the table `chosen` that it left on fold 0 (columns parameter, value as JSON);
-        where it is no part of the study, they are as they are. Records name what was used.
+        where it has not run, they are as they are. Records name what was used.
         """
         path = self.work / "tables" / "fold0" / f"{chapter}-chosen.csv"
-        if path.exists():
+        if (self.artifacts / "fold0" / f"{chapter}.done").exists():
             table = pd.read_csv(path, dtype=str)
             values = {p: json.loads(v) for p, v in table[["parameter", "value"]].to_numpy()}
             check_names(values, self.parameters, f"{path}: {self.chapter}")

@@ -104,6 +104,34 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Macro-F1 of a variant minus that of its baseline, on sentences of another domain.
+
+    Those are the same in every fold: each is answered by every fold's model, and counts as a group
+    of near-duplicates with its own answers.
+
+    Attributes:
+        sweep: in which both answered.
+    """
+
+    sweep: str
+    variant: str
+    baseline: str
+
+    def settle(self, folder: Path, **how: Any) -> Settled | None:
+        fold = how.pop("fold")
+        if not records.read_sweeps(folder, self.sweep, fold=fold):
+            return None
+        table = records.sweep(folder, self.sweep, fold=fold)
+        if not {self.variant, self.baseline} <= set(table):
+            return None
+        answers = (table[name].to_numpy() for name in ("label", self.variant, self.baseline))
+        difference = stats.paired_difference(*answers, table["group"].to_numpy(), **how)
+        variant, baseline = (f"{name}, out of domain" for name in (self.variant, self.baseline))
+        return difference, {"variant": variant, "baseline": baseline, "unit": "points"}
+
+
+@dataclass(frozen=True)
 class Gap:
     """Cross-entropy on the validation part minus that on the training part, of two variants.
 
@@ -211,17 +239,6 @@ def deferral(points: Points) -> np.ndarray:
         for name in ("steps", "once")
     )
     return (steps - once) / 100
-
-
-def elsewhere(sweep: str, variant: str, baseline: str) -> Sweep:
-    """Macro-F1 of a variant minus that of its baseline, on sentences of another domain."""
-    return Sweep(
-        sweep,
-        f"{variant}, out of domain",
-        f"{baseline}, out of domain",
-        lambda points: points[variant] - points[baseline],
-        needs=(variant, baseline),
-    )
 
 
 # --- the claims ----------------------------------------------------------------------------------
@@ -380,18 +397,18 @@ CLAIMS = (
     Claim(
         "C18a",
         "Soft labels teach more than hard ones, out of domain",
-        elsewhere("elsewhere", "student-kd-init", "student-hard-init"),
+        Elsewhere("elsewhere", "student-kd-init", "student-hard-init"),
     ),
     Claim(
         "C18b",
         "Post-training INT8 is nearly free, out of domain",
-        elsewhere("elsewhere", "teacher-int8", "teacher"),
+        Elsewhere("elsewhere", "teacher-int8", "teacher"),
         margin=-0.005,
     ),
     Claim(
         "C18c",
         "Pruning half of the attention heads is better, out of domain",
-        elsewhere("elsewhere-heads", "heads-entropy-50", "teacher-continued-15"),
+        Elsewhere("elsewhere-heads", "heads-entropy-50", "teacher-continued-15"),
         claim_effect=0.009,
     ),
 )

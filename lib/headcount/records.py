@@ -110,10 +110,11 @@ class Record(BaseModel):
 
 
 class Sweep(BaseModel):
-    """Many models' predictions of the test part of one fold: a curve's points, a grid's cells.
+    """Many models' predictions of the same sentences: a curve's points, a grid's cells.
 
-    ``points`` name the columns of its table, such as ``entropy@30``; ``weights_sha256`` is of the
-    model that they were all made from.
+    The sentences are the test part of its fold, or what its chapter says (the tune part, another
+    domain). ``points`` name the columns of its table, such as ``entropy@30``; ``weights_sha256`` is
+    of the model that they were all made from, or taught by.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -527,9 +528,7 @@ def interval(
     """n, macro_f1, and its 95 % interval by bootstrap over groups: ci_low, ci_high."""
     guesses = _guesses(folder, variant, fold)
     labels, guess, group = (guesses[name].to_numpy() for name in ("label", "guess", "group"))
-    low, high = stats.bootstrap_macro_f1(labels, guess, group, draws=draws, seed=seed)
-    score = stats.macro_f1(labels, guess)
-    return {"n": len(guesses), "macro_f1": score, "ci_low": low, "ci_high": high}
+    return stats.with_interval(labels, guess, group, draws=draws, seed=seed)
 
 
 def contrast(

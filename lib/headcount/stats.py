@@ -113,6 +113,15 @@ def bootstrap_macro_f1(
     return interval(f1_from_counts(resampled(counts, draws, seed)).mean(-1))
 
 
+def with_interval(
+    labels, predictions, groups, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, float]:
+    """n, macro_f1, and its bounds ci_low and ci_high; see `bootstrap_macro_f1`."""
+    low, high = bootstrap_macro_f1(labels, predictions, groups, draws=draws, seed=seed)
+    score = macro_f1(labels, predictions)
+    return {"n": len(labels), "macro_f1": score, "ci_low": low, "ci_high": high}
+
+
 def paired_difference(
     labels, first, second, groups, *, draws: int = DRAWS, seed: int = 0
 ) -> Difference:

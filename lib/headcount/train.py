@@ -199,7 +199,8 @@ class _Trainer(transformers.Trainer):
         return optimizer
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
-        terms = self.objective(model, inputs)
+        progress = self.state.global_step / self.state.max_steps
+        terms = self.objective(model, {**inputs, "progress": progress})
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.summed += 1

@@ -15,6 +15,7 @@ from headcount.distill.layers import (
     probability_loss,
     score_loss,
     shares,
+    typical_shares,
 )
 from headcount.distill.objectives import (
     UNLABELLED,
@@ -54,4 +55,5 @@ __all__ = [
     "shares",
     "shuffled_within",
     "student_logits",
+    "typical_shares",
 ]

@@ -31,6 +31,7 @@ from headcount.parameters import known
 from headcount.prune.surgery import ARCHITECTURES, AttentionLayer, attention_layers
 
 KINDS = ("seed", "tinybert")
+NOTHING = 1e-4
 
 
 # --- looking into a model -------------------------------------------------------------------------
@@ -460,11 +461,15 @@ class LayerLosses:
 
     Means are over the layers j of the layer map. Of kind ``seed``, attention is `probability_loss`;
     of kind ``tinybert``, `score_loss` (Jiao 2020, equations 7 to 10). The layer losses are logged
-    as ``hidden``, ``attention`` and ``embedding``, without their weights; one of weight 0 is
-    neither computed nor logged.
+    as ``hidden``, ``attention`` and ``embedding``, with their weights: all logged terms add up to
+    the loss. One of weight 0 is neither computed nor logged.
+
+    Of kind ``tinybert`` the layer losses stand alone in the first half of the steps, as TinyBERT
+    learns from layers first and predictions afterwards. (There the second stage has no layer
+    losses, and each stage its own schedule; here they stay on, in the steps that others have.)
 
     Attributes:
-        prediction: the loss on the student's logits; None for none (TinyBERT's first stage).
+        prediction: the loss on the student's logits; None for none.
         states: the teacher's side, of the same kind.
         layer_map: layer of the teacher by layer of the student; see :func:`layer_map`.
         embedding_weight: ``tinybert`` alone.
@@ -508,13 +513,17 @@ class LayerLosses:
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits, layers = self.layer_terms(model, batch)
-        terms = {} if self.prediction is None else self.prediction.from_logits(logits, batch)
-        weighted = sum(weight * layers[name] for name, weight in self.weights.items())
-        layers = {name: term.detach() for name, term in layers.items()}
-        return terms | layers | {"loss": terms.get("loss", 0) + weighted}
+        layers = {name: weight * layers[name] for name, weight in self.weights.items()}
+        alone = self.kind == "tinybert" and batch.get("progress", 1.0) < 0.5 and layers
+        terms = {}
+        if self.prediction is not None and not alone:
+            terms = self.prediction.from_logits(logits, batch)
+            terms.setdefault("hard", terms["loss"].detach())  # labels alone
+        loss = terms.get("loss", 0) + sum(layers.values())
+        return terms | {name: term.detach() for name, term in layers.items()} | {"loss": loss}
 
     def layer_terms(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The student's logits (b, 3), and from the same pass the layer losses that are on."""
+        """The student's logits (b, 3) and the layer losses that are on, unweighted, in one pass."""
         on, terms = self.weights, {}
         with observed(model, self.layer_map, attention="attention" in on) as student:
             logits = student_logits(model, batch)
@@ -565,7 +574,9 @@ def balanced(
     """The objective with other weights: each layer loss starts as ``share`` of the prediction loss.
 
     Both are means over ``batches``, for the untrained student in evaluation mode. Weights have two
-    significant digits. A loss of weight 0 stays off; one that is 0 already gets weight 0.
+    significant digits. A loss of weight 0 stays off; one that is next to nothing (`NOTHING` of the
+    prediction loss: a student cut from the very layers that teach it, up to half precision) is
+    switched off.
 
     Args:
         objective: where it has no prediction loss, cross-entropy with the labels stands for it.
@@ -593,7 +604,9 @@ def balanced(
             "sentences, and a student that differs from its teacher"
         )
     weights = {
-        f"{name}_weight": float(f"{share * yardstick / total:.2g}") if total else 0.0
+        f"{name}_weight": float(f"{share * yardstick / total:.2g}")
+        if total > NOTHING * yardstick
+        else 0.0
         for name, total in totals.items()
     }
     return replace(objective, **weights)
@@ -608,22 +621,22 @@ TERMS = {
 }
 
 
-def shares(history: pd.DataFrame, objective: VanillaKD | LayerLosses) -> pd.DataFrame:
-    """How much of the loss each weighted term was, at each logged point of a training.
+def shares(history: pd.DataFrame) -> pd.DataFrame:
+    """How much of the loss each term was, at each logged point of a training.
 
     Args:
-        history: of `headcount.train.Fitted`, trained on labelled sentences. Terms that are missing
-            at a point, as in TinyBERT's first stage, were no part of the loss there.
+        history: of `headcount.train.Fitted`, of an objective whose logged terms add up to its loss.
 
     Returns:
         columns epoch, term (in words) and share, from 0 to 1.
     """
-    weights = dict(objective.weights)
-    if isinstance(objective, LayerLosses) and isinstance(objective.prediction, VanillaKD):
-        weights = objective.prediction.weights | weights
     logged = history.dropna(subset=["loss"]).set_index("epoch")
-    weighted = logged[[*weights]] * pd.Series(weights)
-    found = (
-        weighted.div(weighted.sum(axis=1), axis=0).rename(columns=TERMS).rename_axis(columns="term")
-    )
+    found = logged[[name for name in TERMS if name in logged]].rename(columns=TERMS)
+    found = found.div(found.sum(axis=1), axis=0).rename_axis(columns="term")
     return found.stack().dropna().rename("share").reset_index()
+
+
+def typical_shares(history: pd.DataFrame) -> pd.Series:
+    """Median share of each term over the points at which all terms are on; see `shares`."""
+    table = shares(history).pivot_table(index="epoch", columns="term", values="share")
+    return table.dropna().median()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 UNLABELLED = -100
 """Label of a sentence that has none: it learns from the teacher alone."""
@@ -26,7 +26,10 @@ class Objective(Protocol):
     """What :func:`headcount.train.fit` minimises."""
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Scalar tensors by name, ``loss`` among them."""
+        """Scalar tensors by name, ``loss`` among them.
+
+        In a training the batch has ``progress`` too: the share of the steps that are done, a float.
+        """
 
     def describe(self) -> dict[str, Any]:
         """All that the objective depends on."""
@@ -114,8 +117,7 @@ class VanillaKD:
     """alpha CE(s, y) + (1 - alpha) T^2 KL(softmax(z/T) || softmax(s/T)) (Hinton 2015).
 
     Mean over the batch. A sentence that is UNLABELLED has the second term alone, at full weight.
-    Logged are ``hard``, the cross-entropy's mean over labelled sentences (0 if there is none), and
-    ``soft``, the second term's mean, without their weights.
+    Its two terms are logged as ``hard`` and ``soft``, with their weights: they add up to the loss.
 
     Args:
         teacher_logits: float (n, 3), for the training sentences in their order: the teacher does
@@ -144,16 +146,8 @@ class VanillaKD:
         if self.squared:
             soft = self.temperature**2 * soft
         alpha = self.alpha * labelled.to(logits.dtype)
-        return {
-            "loss": (alpha * hard + (1 - alpha) * soft).mean(),
-            "hard": hard.detach().sum() / labelled.sum().clamp(min=1),
-            "soft": soft.detach().mean(),
-        }
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the logged terms, where all sentences are labelled."""
-        return {"hard": self.alpha, "soft": 1 - self.alpha}
+        hard, soft = (alpha * hard).mean(), ((1 - alpha) * soft).mean()
+        return {"loss": hard + soft, "hard": hard.detach(), "soft": soft.detach()}
 
     def _teacher(self, device: torch.device) -> Tensor:
         """The teacher's logits where the student is: a step on a GPU must not wait for the host."""

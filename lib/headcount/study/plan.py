@@ -28,6 +28,9 @@ RESERVED = {
     "artifacts": "--profile",
 }
 
+NEED_TUNE_PART = {"03b_recipes"}  # the seed study's split has none
+READ_IN_EVERY_FOLD = {"03b_recipes": "03_distillation"}  # runs once: by whom it is read
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -107,6 +110,9 @@ def make(
     if data is None:  # as for the chapters, so that what is checked is what they will read
         source, data = DATA_VARIABLE, os.environ.get(DATA_VARIABLE) or None
     without = study.get("without", [])
+    chosen = [
+        part["protocol"] for part in (given, everywhere, *parts.values()) if "protocol" in part
+    ]
     if not isinstance(without, list):
         raise InputError(f"{where}, part study, without {without!r}: give a list of chapters")
     for chapter in without:
@@ -115,7 +121,7 @@ def make(
     for chapter, defaults in declared.items():
         own = parts.get(chapter, {})
         check_all(own, {chapter: defaults}, f"{where}, part {chapter},")
-        if chapter in without:
+        if chapter in without or (chapter in NEED_TUNE_PART and chosen[:1] == ["seed"]):
             continue
         merged = {
             name: typed(name, value, defaults[name], "-p" if name in given else where)
@@ -237,7 +243,8 @@ def write(plan: Plan) -> None:
 
     Raises:
         InputError: a fold that is not part of this run was made with other parameters: the report
-            would pool what cannot be pooled. Chapter 1 counts for every fold, though it runs once.
+            would pool what cannot be pooled. A chapter that runs once and that others read in every
+            fold counts for every fold.
     """
     folder = plan.work / "parameters"
     texts = {folder / f"{chapter}.yaml": plan.text(chapter) for chapter in plan.chapters}
@@ -246,9 +253,9 @@ def write(plan: Plan) -> None:
         for path, text in texts.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
-    first = next(iter(plan.chapters))
+    readers = {next(iter(plan.chapters)): "*"} | READ_IN_EVERY_FOLD
     for path in changed:
-        made = plan.artifacts.glob(f"fold*/{'*' if path.stem == first else path.stem}.done")
+        made = plan.artifacts.glob(f"fold*/{readers.get(path.stem, path.stem)}.done")
         folds = {int(done.parent.name.removeprefix("fold")) for done in made}
         left = sorted(folds - set(plan.folds))
         if left and path.exists():
