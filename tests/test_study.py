@@ -355,6 +355,30 @@ def test_chapters_that_only_read_the_folds_may_change_alone(repository, monkeypa
     assert "timed: 20" in (repository / "work/tiny/parameters/07_benchmark.yaml").read_text()
 
 
+def test_recipes_that_every_fold_reads_count_for_every_fold(repository, monkeypatch):
+    monkeypatch.setitem(OWN, "03b_recipes", "depth = 3")
+    for name in ("03_distillation", "03b_recipes"):
+        chapter(repository, name)
+    write_plan(repository, monkeypatch)
+    assert {"03.0", "03.1", "03b.0"} <= set(planned(repository))
+    assert "03b.1" not in planned(repository)
+    for name in ("fold0/03b_recipes", "fold0/03_distillation", "fold1/03_distillation"):
+        path = repository / "artifacts" / "tiny" / f"{name}.done"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(InputError, match="fold 1 was run with other parameters of 03b_recipes"):
+        write_plan(repository, monkeypatch, folds=[0], given={"depth": "2"})
+    write_plan(repository, monkeypatch, folds=[0, 1], given={"depth": "2"})
+
+
+def test_the_seed_studys_split_has_no_sentences_to_choose_on(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    chapter(repository, "03b_recipes")
+    assert "03b_recipes" in plans.make("tiny").chapters
+    given = {"folds": [0], "given": {"protocol": "seed"}}
+    assert "03b_recipes" not in plans.make("tiny", **given).chapters
+
+
 def test_failure_is_told_and_mended(finished):
     """After a failure in the middle, an upstream chapter's news still reach its descendants."""
     seeds = finished / "notebooks" / "profiles" / "tiny.yaml"
