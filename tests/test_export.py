@@ -1,6 +1,7 @@
 """ONNX and INT8 against torch and against arithmetic done by hand."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from headcount import export, models, predict, quantize
+from headcount import export, models, predict, quantize, vocabulary
+from headcount.data import LABELS
 from headcount.errors import InputError
 from headcount.prune import surgery
 
@@ -21,6 +23,7 @@ TEXTS = [
     "The company did not disclose the price of the deal, which closes in the third quarter.",
 ]
 LAYER = "bert.encoder.layer.1"
+EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +154,7 @@ def test_int8_weights_are_those_computed_by_hand(model, int8):
 
 def test_int8_embeddings_are_those_computed_by_hand(model, int8):
     found = export.constants(int8 / "model.onnx")
-    key = "bert.embeddings.word_embeddings.weight"
+    key = EMBEDDINGS
     table = model.get_parameter(key).detach()
     scale, zero_point = quantize.asymmetric_scale(table)
     np.testing.assert_allclose(found[f"{key}_scale"], scale, rtol=1e-6)
@@ -196,7 +199,7 @@ def test_deployed_folder_is_whole(int8):
     assert files == {"model.onnx", "tokenizer.json", "config.json", "predict.py", "README.md"}
     assert not list(int8.parent.glob(".*"))
     config = json.loads((int8 / "config.json").read_text())
-    assert config["labels"] == ["negative", "neutral", "positive"]
+    assert config["labels"] == list(LABELS)
     assert config["max_length"] == 20
     assert len((int8 / "predict.py").read_text().splitlines()) <= 40
     readme = (int8 / "README.md").read_text()
@@ -206,23 +209,108 @@ def test_deployed_folder_is_whole(int8):
     assert "| macro-F1 | 0.75 |" in (int8 / "README.md").read_text()
 
 
-def test_deployed_script_runs_without_torch(int8, tokenizer):
-    code = (
-        "import runpy, sys; sys.argv = ['predict.py', *sys.argv[2:]];"
-        "runpy.run_path(sys.orig_argv[4], run_name='__main__');"
-        "sys.exit(bool({'torch', 'transformers', 'onnx', 'headcount'} & set(sys.modules)))"
-    )
-    texts = [TEXTS[0], "", "profit " * 5000]
-    command = [sys.executable, "-I", "-c", code, str(int8 / "predict.py"), *texts]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
-    logits = export.OnnxClassifier(int8).logits(texts)
+FORBIDDING = """
+import runpy, sys
+allowed = {*sys.stdlib_module_names, 'numpy', 'onnxruntime', 'tokenizers'}
+class Forbid:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] not in allowed:
+            raise ModuleNotFoundError(f'{name} is forbidden here')
+sys.meta_path.insert(0, Forbid())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def run_script(folder, *texts, lines=None, options=(), env=None):
+    """Run a deployed predict.py where nothing but what it needs can be imported."""
+    script = str(folder / "predict.py")
+    command = [sys.executable, "-I", *options, "-c", FORBIDDING, script, *texts]
+    return subprocess.run(command, input=lines, env=env, capture_output=True, timeout=60)
+
+
+def rows_of(done):
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return [line.split("\t") for line in done.stdout.decode().rstrip("\n").split("\n")]
+
+
+def assert_rows(rows, logits, texts, atol=1e-4):
+    """Each row is the label, the probabilities and the sentence that belong together."""
     for row, scores, text in zip(rows, logits, texts, strict=True):
-        assert row[0] == ["negative", "neutral", "positive"][scores.argmax()]
+        assert row[0] == LABELS[scores.argmax()]
         probabilities = np.array(row[1:4], float)
         assert probabilities.sum() == pytest.approx(1, abs=2e-4)
-        np.testing.assert_allclose(probabilities, softmax(scores), atol=1e-4)
-        assert row[4] == text
+        np.testing.assert_allclose(probabilities, softmax(scores), atol=atol)
+        assert row[4:] == [text]
+
+
+def test_deployed_script_needs_three_packages_alone(int8, tmp_path):
+    folder = shutil.copytree(int8, tmp_path / "a folder, élan")
+    texts = [TEXTS[0], "", "Tab\tand\nnew line", "Übernahme \u4e2d \U0001f600", "profit " * 5000]
+    rows = rows_of(run_script(folder, *texts))
+    shown = [" ".join(text.split()) for text in texts]
+    assert_rows(rows, export.OnnxClassifier(int8).logits(texts), shown)
+
+
+def test_guard_of_the_test_above_forbids(tmp_path):
+    for name in ("torch", "transformers", "headcount", "onnx", "sklearn", "pandas"):
+        (tmp_path / "predict.py").write_text(f"import {name}")
+        assert f"{name} is forbidden here".encode() in run_script(tmp_path).stderr
+
+
+def test_deployed_script_answers_each_line(int8):
+    """Blank lines, other line ends, and bytes that are no UTF-8, where the locale is ASCII."""
+    lines = "Sales fell.\n\n  \r\nÜber 5 % – Umsatz\x85\n".encode() + b"caf\xe9 profit"
+    texts = ["Sales fell.", "", "", "Über 5 % – Umsatz\x85", "caf\ufffd profit"]
+    ascii_locale = {"options": ("-X", "utf8=0"), "env": {"LC_ALL": "C"}}
+    rows = rows_of(run_script(int8, lines=lines, **ascii_locale))
+    shown = [text.replace("\x85", "") for text in texts]
+    assert_rows(rows, export.OnnxClassifier(int8).logits(texts), shown)
+    assert run_script(int8, lines=b"").stdout == b""
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.onnx"])
+@pytest.mark.parametrize("content", [None, b"", b"others", b"{}"])
+def test_a_missing_or_damaged_file_is_told_in_one_line(int8, tmp_path, name, content):
+    folder = shutil.copytree(int8, tmp_path / "copy")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is missing or damaged, copy it again"):
+        predict.OnnxClassifier(folder)
+    if content == b"others":
+        done = run_script(folder, "Sales fell.")
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.startswith(f"ValueError: {folder / name} is missing".encode())
+        assert done.stderr.count(b"\n") == 1
+
+
+@pytest.fixture(scope="module")
+def trimmed(model, tokenizer):
+    return vocabulary.trim(model, tokenizer, TEXTS[:2])
+
+
+def test_a_trimmed_model_is_deployed_and_labels_as_torch_does(trimmed, model, tokenizer, tmp_path):
+    small, pieces = trimmed
+    assert len(pieces) < len(tokenizer)
+    folder = export.deployable(tmp_path / "trimmed-int8", small, pieces, int8=True, name="trimmed")
+    table = export.constants(folder / "model.onnx")[f"{EMBEDDINGS}_quantized"]
+    assert (table.shape, table.dtype) == ((len(pieces), 64), np.uint8)
+    texts = [*TEXTS, "", "Unknown \u4e2d words", "Profit Sales mn"]
+    logits = torch_logits(small, encode(pieces, texts))
+    assert np.ptp(logits, axis=0).min() > 0.01
+    rows = rows_of(run_script(folder, *texts))
+    assert_rows(rows, logits, texts, atol=0.02)  # INT8 against FP32
+    assert_rows(rows, export.OnnxClassifier(folder).logits(texts), texts)
+    np.testing.assert_array_equal(logits[:2], torch_logits(model, encode(tokenizer, TEXTS[:2])))
+
+
+def test_a_trimmed_model_is_not_deployed_with_all_pieces(trimmed, tokenizer, tmp_path):
+    with pytest.raises(InputError, match="was saved with it") as caught:
+        export.deployable(tmp_path / "m", trimmed[0], tokenizer, int8=True, name="m")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def softmax(scores):

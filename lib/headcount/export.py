@@ -41,10 +41,11 @@ Sentiment of one English financial sentence: {labels}. An ONNX model of {size_mb
     pip install onnxruntime tokenizers numpy
     python predict.py "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 
-prints the label, the probabilities ({labels}) and the sentence, separated by tabs; without
-arguments it reads one sentence a line from standard input. Sentences beyond {max_length} tokens
-are cut there. Score one sentence at a time: INT8 scales its activations over the whole batch, so
-that a sentence's result would depend on its neighbours and their padding.
+prints the label, the probabilities ({labels}) and the sentence, separated by tabs. Without
+arguments it reads one sentence a line (UTF-8) from standard input and prints one row for each; an
+empty line is labelled, too, as a sentence without words. Sentences beyond {max_length} tokens are
+cut there. Score one sentence at a time: INT8 scales its activations over the whole batch, so that
+a sentence's result would depend on its neighbours and their padding.
 
 | measured | |
 |---|---|
@@ -248,7 +249,15 @@ def deployable(
     Args:
         facts: measured figures for the README; :func:`describe` can add them after scoring.
         onnx_file: an FP32 export of the same model, to save exporting it again.
+
+    Raises:
+        InputError: the tokenizer has pieces that the model has no embeddings for.
     """
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(
+            f"{name}: the tokenizer has {len(tokenizer):,} pieces and the model embeddings for "
+            f"{model.config.vocab_size:,}: deploy a model with the tokenizer that was saved with it"
+        )
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
