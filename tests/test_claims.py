@@ -121,6 +121,7 @@ def test_gaps_are_means_over_both_parts(tmp_path):
         path.parent.mkdir(parents=True)
         table.to_csv(path, index=False)
     both = pd.concat(pd.read_csv(path) for path in tmp_path.glob("tables/*/*.csv"))
+    path.with_name("03b_recipes-layer-losses.csv").write_text("objective,kd\nmean,0.5\n")
     means = both.groupby("part")[["heads-entropy-50", "teacher-continued-15"]].mean()
     gap = means.loc["validation"] - means.loc["train"]
     row = judged(tmp_path).loc["C3"]

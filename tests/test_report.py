@@ -190,7 +190,7 @@ def test_executed_chapters_and_what_they_left_are_linked(rendered):
 def test_claims_that_have_not_run_are_listed(rendered):
     text = (rendered / "report.md").read_text(encoding="utf-8")
     waiting = text.split("Not yet run:")[1].split("##")[0]
-    listed = re.findall(r"\*\*(C\d+[ab]?)\*\*", waiting)
+    listed = re.findall(r"\*\*(C\d+[a-z]?)\*\*", waiting)
     ran = ["C1", "C7", "C10", "C15b"]
     assert listed == [claim.id for claim in claims.CLAIMS if claim.id not in ran]
 
