@@ -1,4 +1,4 @@
-"""The arithmetic by hand against torch's own, and the size of torch.ao's INT8."""
+"""The arithmetic by hand and grids against torch's own, and the size of torch.ao's INT8."""
 
 import io
 
@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from headcount import models, quantize
+from headcount.errors import InputError
+from headcount.quantize import Grid
 
 
 @pytest.fixture
@@ -63,6 +65,144 @@ def test_fewer_bits_and_zero_rows():
     scale = quantize.symmetric_scale(weight, axis=0, bits=4)
     assert scale[:, 0].tolist() == [1.0, 1.0]
     assert quantize.quantize(weight, scale, low=-7, high=7).tolist() == [[0, 0], [7, -4]]
+
+
+# --- grids --------------------------------------------------------------------------------------
+
+
+def slopes_of(function, weight):
+    """What ``function`` returns, and the gradient of a sum with unequal weights through it."""
+    weight = weight.clone().requires_grad_()
+    found = function(weight)
+    (found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum().backward()
+    return found.detach(), weight.grad
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("shrink", [1.0, 0.4])
+def test_fake_quantize_equals_torch_and_so_does_its_gradient(weight, bits, shrink):
+    """``shrink`` makes scales so small that much is clipped."""
+    top = 2 ** (bits - 1) - 1
+    scale = shrink * quantize.symmetric_scale(weight, axis=0, bits=bits)
+    found, slope = slopes_of(
+        lambda w: quantize.fake_quantize(w, scale, torch.zeros_like(scale), -top, top), weight
+    )
+    zeros = torch.zeros(40, dtype=torch.int32)
+    oracle, expected = slopes_of(
+        lambda w: torch.fake_quantize_per_channel_affine(w, scale[:, 0], zeros, 0, -top, top),
+        weight,
+    )
+    # torch multiplies by 1 / s: where that falls on another side of a tie, codes differ by one.
+    same = (found - oracle).abs() < scale / 2
+    assert (~same).float().mean() < 1e-3
+    torch.testing.assert_close(found[same], oracle[same])
+    assert ((slope == expected) | ~same).all()
+    assert (slope == 0).any() == (shrink < 1)
+
+
+def test_a_table_equals_torch_and_so_does_its_gradient(weight):
+    table = weight + 3
+    grid = Grid(reach="tensor", asymmetric=True)
+    scale, zero_point = quantize.asymmetric_scale(table)
+    found, slope = slopes_of(grid.read_back, table)
+    oracle, expected = slopes_of(
+        lambda w: torch.fake_quantize_per_tensor_affine(w, float(scale), int(zero_point), 0, 255),
+        table,
+    )
+    same = (found - oracle).abs() < scale / 2
+    assert (~same).float().mean() < 1e-3
+    assert ((slope == expected) | ~same).all()
+    assert torch.equal(grid.codes(table), quantize.quantize(table, scale, zero_point, 0, 255))
+
+
+def test_a_slope_passes_inside_the_range_and_nowhere_else():
+    x = torch.tensor([-9.0, -7.4, -0.3, 0.0, 2.6, 7.4, 7.6], requires_grad=True)
+    found = quantize.fake_quantize(x, torch.ones(1), torch.zeros(1), -7, 7)
+    assert found.tolist() == [-7, -7, 0, 0, 3, 7, 7]
+    found.sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
+
+
+def test_a_share_of_the_entries_is_rounded():
+    x = torch.full((100, 100), 0.3, requires_grad=True)
+    arguments = torch.full((1,), 0.01), torch.zeros(1), -7, 7  # all is clipped, to 0.07
+
+    def rounded(share):
+        torch.manual_seed(0)
+        found = quantize.fake_quantize(x, *arguments, share)
+        (slope,) = torch.autograd.grad(found.sum(), x)
+        assert torch.equal(slope == 0, found != x)
+        return found != x
+
+    assert not rounded(0.0).any()
+    assert rounded(1.0).all()
+    assert rounded(0.5).float().mean() == pytest.approx(0.5, abs=0.02)
+    assert torch.equal(rounded(0.5), rounded(0.5))
+
+
+@pytest.mark.parametrize(
+    ("grid", "scales"),
+    [
+        (Grid(4, "tensor"), 1),
+        (Grid(4), 40),
+        (Grid(4, "group", 8), 8),
+        (Grid(4, "group", 12), 10),  # of 4 rows each: 12 groups of equal size cannot be had
+        (Grid(4, "group", 128), 40),
+        (Grid(4, "block", 32), 120),
+        (Grid(4, "block", 64), 80),  # the second block of a row has 32 inputs
+    ],
+)
+def test_a_scale_reaches_as_far_as_it_says(weight, grid, scales):
+    rows = {"tensor": 40, "channel": 1, "group": -(-40 // max(grid.size, 1)), "block": 1}
+    rows, columns = rows[grid.reach], grid.size if grid.reach == "block" else 96
+    expected = torch.empty_like(weight)
+    for i in range(0, 40, rows):
+        for j in range(0, 96, columns):
+            part = weight[i : i + rows, j : j + columns]
+            scale = quantize.symmetric_scale(part, bits=4)
+            if grid.reach == "block":
+                scale = part.flatten()[part.abs().argmax()] / -8
+            low = -8 if grid.reach == "block" else -7
+            expected[i : i + rows, j : j + columns] = read_back(part, scale, 0, low, 7)
+    torch.testing.assert_close(grid.read_back(weight), expected)
+    assert grid.scales(weight.shape) == grid.scale(weight)[0].numel() == scales
+    assert set(grid.codes(weight).unique().tolist()) <= set(range(-8, 8))
+
+
+def test_blocks_use_the_level_that_symmetric_grids_leave_out():
+    grid = Grid(4, "block", 4)
+    weight = torch.tensor([[0.5, 4.0, -4.1, 0.0, 4.2, 0.0], [0, 0, 0, 0, 0, 0]])
+    scale, _ = grid.scale(weight)
+    torch.testing.assert_close(scale[0, :, 0], torch.tensor([4.1 / 8, -4.2 / 8]))
+    assert grid.codes(weight).tolist() == [[1, 7, -8, 0, -8, 0], [0] * 6]
+    assert grid.read_back(weight)[1].tolist() == [0] * 6
+
+
+def test_more_bits_and_smaller_parts_leave_less_error(weight):
+    def error(*grid):
+        return quantize.error(weight, Grid(*grid).read_back(weight))
+
+    assert error(8) < error(4) < error(2)
+    assert error(4) < error(4, "group", 10) < error(4, "tensor")
+    assert error(4, "block", 32) < error(4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bits": 1}, "to 1 bits: choose 2 to 8"),
+        ({"reach": "row"}, "it is one of block, channel, group, tensor"),
+        ({"reach": "block"}, "size 0 does not fit reach 'block'"),
+        ({"size": 4}, "size 4 does not fit"),
+        ({"asymmetric": True}, "choose 'tensor'"),
+    ],
+)
+def test_grids_that_there_are_not_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Grid(**arguments)
+
+
+# --- the seed study's way ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +28,15 @@ from tokenizers import Tokenizer
 
 from headcount import predict
 from headcount.errors import InputError
+from headcount.parameters import known
 
 if TYPE_CHECKING:  # an exported model is scored without torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OPSET = 20  # the first with Gelu
 MODEL_FILE = "model.onnx"
+BLOCK = 32  # inputs that share a scale in INT4
+FP32_ACTIVATIONS = 1  # MatMulNBits's level of accuracy; its level 4 rounds them to INT8
 
 README = """# {name}
 
@@ -133,7 +138,8 @@ def _logits_alone(model: PreTrainedModel) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     # Exporter and quantiser tell of missing torchvision and of steps that do not apply here.
-    level = logging.root.manager.disable
+    level, handler = logging.root.manager.disable, logging.NullHandler()
+    logging.root.addHandler(handler)  # without any, ONNX Runtime's tools would add one for good
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -141,6 +147,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+        logging.root.removeHandler(handler)
 
 
 def _name_axes(graph: onnx.GraphProto) -> None:
@@ -184,7 +191,7 @@ def _strip(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
 
 
-def quantize_dynamic(src: Path, dst: Path) -> None:
+def quantize_dynamic(src: Path, dst: Path, *, activations: bool = True) -> None:
     """Post-training dynamic INT8 (ONNX Runtime's ``quantize_dynamic``), embeddings included.
 
     Weights of linear layers become int8, symmetric, one scale for each output channel
@@ -197,14 +204,25 @@ def quantize_dynamic(src: Path, dst: Path) -> None:
     it at the cost of half the resolution everywhere. The file keeps 8 bits instead, and
     :class:`OnnxClassifier` asks the runtime for the exact, slower kernel on such processors
     (``session.x64quantprecision``; no effect where VNNI makes the fast kernel exact).
+
+    Args:
+        activations: whether inputs of linear layers are rounded, too. Without it the file holds
+            the same integers for another kernel (MatMulNBits, from ONNX Runtime 1.22).
     """
-    model = onnx.load(src)
+    quantized = _quantized_dynamic(onnx.load(src), dst, ["MatMul", "Gather"])
+    if not activations:
+        _keep_activations(quantized.graph)
+        quantized.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(quantized, dst)
+
+
+def _quantized_dynamic(model: onnx.ModelProto, dst: Path, operators: list[str]) -> onnx.ModelProto:
     _strip(model)
     with _quiet():
         quantization.quantize_dynamic(
             model,
             dst,
-            op_types_to_quantize=["MatMul", "Gather"],
+            op_types_to_quantize=operators,
             per_channel=True,
             reduce_range=False,
             weight_type=quantization.QuantType.QInt8,
@@ -216,7 +234,96 @@ def quantize_dynamic(src: Path, dst: Path) -> None:
         )
     quantized = onnx.load(dst)
     _strip(quantized)
+    return quantized
+
+
+def _keep_activations(graph: onnx.GraphProto) -> None:
+    """Give a dynamic INT8 graph FP32 activations, with the integers that it has.
+
+    The runtime's tool writes x W as Mul(Cast(MatMulInteger(DynamicQuantizeLinear(x), W)), scales).
+    MatMulNBits stands there instead. DequantizeLinear before a MatMul would be simpler, but the
+    runtime fuses it (1.31 does) into a MatMulNBits that rounds its activations all the same.
+    """
+    made = {name: node for node in graph.node for name in node.output}
+    constants = {constant.name: constant for constant in graph.initializer}
+    nodes, weights = [], {}
+    for node in graph.node:
+        source = made.get(node.input[0]) if node.input else None
+        kinds = [node.op_type, source.op_type if source else ""]
+        if kinds == ["Mul", "Cast"] and made[source.input[0]].op_type == "MatMulInteger":
+            codes, weight, *_ = made[source.input[0]].input
+            name = weight.removesuffix("_quantized")
+            q, scale = (numpy_helper.to_array(constants[n]) for n in (weight, f"{name}_scale"))
+            weights[name] = _in_blocks(q, scale)
+            inputs = [made[codes].input[0], f"{name}_Q8", f"{name}_scales"]
+            shape = {"K": q.shape[0], "N": q.shape[1], "block_size": weights[name][0].shape[2]}
+            product = onnx.helper.make_node(
+                "MatMulNBits",
+                inputs,
+                node.output,
+                domain="com.microsoft",
+                bits=8,
+                accuracy_level=FP32_ACTIVATIONS,
+                **shape,
+            )
+            nodes.append(product)
+        elif "MatMulInteger" not in kinds and "DynamicQuantizeLinear" not in kinds:
+            nodes.append(node)
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    for name, (codes, scales) in weights.items():
+        for ending in ("_quantized", "_scale", "_zero_point"):
+            graph.initializer.remove(constants[name + ending])
+        graph.initializer.append(numpy_helper.from_array(codes, f"{name}_Q8"))
+        graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
+
+
+def _in_blocks(codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes int8 (in, out) and scales (out,) as MatMulNBits wants them.
+
+    uint8 (out, blocks, block), where 128 stands for 0, and float32 (out, blocks): it knows no
+    scale of a whole row, so that each is there once a block.
+    """
+    block = max(math.gcd(len(codes), 128), BLOCK)
+    padded = np.pad(codes.T, ((0, 0), (0, -len(codes) % block)))
+    blocks = (padded.astype(np.int16) + 128).astype(np.uint8).reshape(len(padded), -1, block)
+    return blocks, np.repeat(scale[:, None], blocks.shape[1], 1)
+
+
+def quantize_int4(src: Path, dst: Path) -> None:
+    """Post-training INT4 of weights (ONNX Runtime's MatMulNBits), activations in FP32.
+
+    Weights of linear layers become 4 bits, symmetric, in blocks of 32 inputs of an output channel:
+    the weight of largest magnitude in a block has the code -8, and its scale the sign that makes it
+    so. Embedding tables become uint8 as `quantize_dynamic` makes them. All else stays FP32.
+    """
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    graph = ONNXModel(_quantized_dynamic(onnx.load(src), dst, ["Gather"]))
+    graph.replace_gemm_with_matmul()  # pooler and classifier: MatMulNBits stands for MatMul alone
+    with _quiet():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        quantizer = MatMulNBitsQuantizer(
+            graph.model,
+            bits=4,
+            block_size=BLOCK,
+            is_symmetric=True,
+            accuracy_level=FP32_ACTIVATIONS,
+        )
+        quantizer.process()
+    quantized = quantizer.model.model
+    _strip(quantized)
     onnx.save(quantized, dst)
+
+
+PRECISIONS: dict[str, tuple[str, Callable[[Path, Path], None] | None]] = {
+    "fp32": ("FP32", None),
+    "int8": ("INT8 weights, dynamic INT8 activations", quantize_dynamic),
+    "int8-weights": ("INT8 weights", partial(quantize_dynamic, activations=False)),
+    "int4": ("INT4 weights in blocks of 32, INT8 embeddings", quantize_int4),
+}
+"""What a deployable folder's model is, in words, and what makes it so of an FP32 file."""
 
 
 def constants(path: Path) -> dict[str, np.ndarray]:
@@ -237,6 +344,7 @@ def deployable(
     *,
     int8: bool,
     name: str,
+    precision: str | None = None,
     facts: Mapping[str, Any] | None = None,
     max_length: int = 128,
     onnx_file: Path | None = None,
@@ -247,6 +355,7 @@ def deployable(
     greatest length, precision), predict.py and README.md.
 
     Args:
+        precision: one of `PRECISIONS`; by default ``int8`` or ``fp32``, as ``int8`` says.
         facts: measured figures for the README; :func:`describe` can add them after scoring.
         onnx_file: an FP32 export of the same model, to save exporting it again.
 
@@ -258,6 +367,8 @@ def deployable(
             f"{name}: the tokenizer has {len(tokenizer):,} pieces and the model embeddings for "
             f"{model.config.vocab_size:,}: deploy a model with the tokenizer that was saved with it"
         )
+    precision = precision or ("int8" if int8 else "fp32")
+    told, quantize = PRECISIONS[known(precision, PRECISIONS, "unknown precision")]
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -265,14 +376,13 @@ def deployable(
         to_onnx(model, tokenizer, partial / MODEL_FILE)
     else:
         shutil.copyfile(onnx_file, partial / MODEL_FILE)
-    if int8:
-        quantize_dynamic(partial / MODEL_FILE, partial / "int8.onnx")
-        (partial / "int8.onnx").replace(partial / MODEL_FILE)
+    if quantize is not None:
+        quantize(partial / MODEL_FILE, partial / "quantized.onnx")
+        (partial / "quantized.onnx").replace(partial / MODEL_FILE)
     longest = min(max_length, model.config.max_position_embeddings)
     _save_tokenizer(tokenizer, longest, partial / "tokenizer.json")
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    precision = "INT8 weights, dynamic INT8 activations" if int8 else "FP32"
-    config = {"name": name, "labels": labels, "max_length": longest, "precision": precision}
+    config = {"name": name, "labels": labels, "max_length": longest, "precision": told}
     (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(predict.__file__, partial / "predict.py")
     describe(partial, facts or {})

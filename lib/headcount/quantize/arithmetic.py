@@ -34,9 +34,17 @@ def symmetric_scale(weight: Tensor, axis: int | None = None, bits: int = 8) -> T
 
 def asymmetric_scale(x: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and zero point (integer-valued, 0 to 255) of a tensor for uint8; 0 is exact."""
-    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
-    scale = torch.where(high > low, (high - low) / 255, torch.ones_like(high))
-    return scale, torch.round(-low / scale).clamp(0, 255)
+    return range_scale(x.min(), x.max())
+
+
+def range_scale(low: Tensor, high: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """Scales and zero points (0 to 2^bits - 1) for values from ``low`` to ``high``; 0 is exact.
+
+    All four have one shape; each pair of ends stands for a tensor (Jacob 2018, section 3).
+    """
+    low, high, top = low.clamp(max=0), high.clamp(min=0), 2**bits - 1
+    scale = torch.where(high > low, (high - low) / top, torch.ones_like(high))
+    return scale, torch.round(-low / scale).clamp(0, top)
 
 
 def quantize(
