@@ -9,13 +9,15 @@ WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
 
 CHAPTERS = config["chapters"]
 BENCHMARK, REPORT = "07_benchmark", "08_report"
-ONCE = {CHAPTERS[0], "03b_recipes", "05b_heads", BENCHMARK, REPORT}  # a study has one of each, on fold 0
+# A study has one of each, on fold 0.
+ONCE = {CHAPTERS[0], "03b_recipes", "04c_bits", "05b_heads", BENCHMARK, REPORT}
 TIMED = {"05b_heads", BENCHMARK}  # they measure latency, and need the machine for themselves
 UPSTREAM = {  # what a chapter reads, where that is not the teacher alone
     "01_data": [],
     "02_teacher": ["01_data"],
     "03_distillation": ["02_teacher", "03b_recipes"],
     "04_quantization": ["02_teacher", "03_distillation"],
+    "04b_qat": ["02_teacher", "03_distillation"],
     "05b_heads": ["02_teacher", "05_pruning"],
     "07b_elsewhere": ["02_teacher", "03_distillation", "04_quantization", "05_pruning"],
 }

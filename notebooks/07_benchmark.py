@@ -37,6 +37,9 @@
 #   processors with integer instructions, and not all have them. **Between 1 and 2 times faster.**
 # - **Padding**: the seed study pads every sentence to 128 tokens before it takes the time. Our
 #   sentences are far shorter, so padded times should be **several times** the real ones.
+# - **A second thread**: **less than twice** the speed on a single short sentence, whose operators
+#   are too small to be shared; nearer to twice on 32 padded ones. INT8 should gain more at 128
+#   tokens than at a sentence's own length: products are more of the work there.
 #
 # The control is a second copy of the teacher, measured as if it were another model. Whatever the
 # ruler says it differs by is the ruler's error.
@@ -61,11 +64,13 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
 
 # %%
 import time
+from dataclasses import replace
 from fnmatch import fnmatch
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
+from tokenizers import Tokenizer
 
 from headcount import bench, chapter, plots, records
 from headcount.errors import InputError
@@ -90,12 +95,28 @@ passed_over = [
     "student-intermediate*",
     "student-tinybert",
     "student-map-*",
+    # Trained further, and of the same shape as `student-small` in the same precision.
+    "student-*-continued*",
+    "student-*-qat*",
+    "student-*-quant-noise",
 ]
 warmup = 50
 timed = 500
 max_seconds = 60.0
 pad_to = 128
 batch_size = 32
+# threads and batches
+closer = [
+    "teacher",
+    "teacher-onnx",
+    "teacher-int8",
+    "student-small",
+    "student-small-onnx",
+    "student-small-int8",
+    "student-small-trimmed-int8",
+]
+thread_counts = [1, 2]
+closer_seconds = 20.0
 
 # %%
 run = chapter.begin("07_benchmark", globals())
@@ -132,6 +153,9 @@ Markdown(
 # equal predictions). Of pruned models with equally many heads two ways of choosing them are enough:
 # the parameter `passed_over` names the others, whose cost is the same and whose memory all of them
 # would have to share.
+#
+# A model whose vocabulary was trimmed gets the same sentences as the token ids of its own
+# tokenizer; their number differs a little, which is right, since its user pays for them as well.
 
 
 # %%
@@ -148,11 +172,23 @@ def contender(variant, folder, record):
     return None
 
 
+def own_ids(folder):
+    """The sentences as ids of the tokenizer that is shipped; None where they are the study's."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if tokenizer.get_vocab() == vocabulary:
+        return None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(run.facts["max_length"])
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+
+
+vocabulary = run.tokenizer().get_vocab()
+texts = [parts.test["text"].iloc[i] for i in order]
 found = {r.variant: r for r in records.read(run.work, fold=0, seed=run.seed) if r.split == "test"}
 twins = {f"{v}-onnx": r for v, r in found.items() if run.model_folder(f"{v}-onnx").is_dir()}
 recorded = found | {variant: r for variant, r in twins.items() if variant not in found}
 saved = [contender(v, run.model_folder(v), record) for v, record in recorded.items()]
-saved = [c for c in saved if c is not None]
+saved = [replace(c, sentences=own_ids(c.folder)) for c in saved if c is not None]
 contenders = [c for c in saved if not any(fnmatch(c.name, name) for name in passed_over)]
 if "teacher" not in recorded:
     raise InputError(f"no record of teacher in {run.work}: run chapter 02_teacher first")
@@ -161,6 +197,10 @@ if "teacher" not in recorded:
 print(f"{len(contenders)} contenders: {', '.join(c.name for c in contenders)}")
 print(f"passed over: {', '.join(c.name for c in saved if c not in contenders) or 'none'}")
 print(f"without a saved model: {', '.join(sorted(set(recorded) - {c.name for c in saved}))}")
+for c in saved:
+    if c.sentences is not None:
+        mean = sum(map(len, c.sentences)) / len(sentences)
+        print(f"with its own token ids: {c.name}, {mean:.1f} tokens a sentence on average")
 print("{}: {}".format(*(bench.cpu()[0], ", ".join(bench.cpu()[1]))))
 
 # %% [markdown]
@@ -205,8 +245,9 @@ del score
 # ## Predictions, before anything is measured
 #
 # Bytes: 4 for each stored parameter in FP32; 1 for INT8, where nearly all parameters are entries of
-# matrices (`torch.ao` leaves the embeddings in FP32, so it must miss). Time: proportional to MACs at
-# the mean length, relative to the FP32 teacher in the same runtime; the number format is left out.
+# matrices (`torch.ao` leaves the embeddings in FP32, so it must miss); half a byte for INT4 (whose
+# embeddings have a whole one, so it must miss, too). Time: proportional to MACs at the mean length,
+# relative to the FP32 teacher in the same runtime; the number format is left out.
 
 # %%
 base = recorded["teacher"]
@@ -214,7 +255,7 @@ predicted = pd.DataFrame(
     {
         "variant": c.name,
         "predicted_mb": recorded[c.name].params
-        * (1 if recorded[c.name].precision == "int8" else 4)
+        * {"int8": 1, "int4": 0.5}.get(recorded[c.name].precision, 4)
         / 1e6,
         "predicted_speedup": base.macs / recorded[c.name].macs,
     }
@@ -335,6 +376,96 @@ Markdown(
     f"{pad_to / lengths.mean():.1f} times the tokens. A ratio measured on padded sentences is "
     "in part a ratio about padding."
 )
+
+# %% [markdown]
+# ## Threads and batches
+#
+# So far every contender had the same threads, and sentences came one at a time or in batches. Who
+# deploys a model chooses both. A few contenders (`closer`) under every combination: one sentence or
+# a batch at a time, at own lengths (a batch is padded to its longest) or padded, with one thread or
+# two. ONNX Runtime optimises its graph in all of them, as it does for the user of a shipped folder.
+
+# %%
+near = [c for name in closer for c in saved if c.name == name]
+absent = [name for name in closer if name not in {c.name for c in near}]
+counts = sorted({n for n in thread_counts if n <= bench.cores()})
+left_out = [f"{n} threads" for n in thread_counts if n not in counts]
+print(f"{len(near)} contenders: {', '.join(c.name for c in near) or 'none'}")
+print(f"without a saved model: {', '.join(absent) or 'none'}")
+print(f"more than the {bench.cores()} cores of this machine: {', '.join(left_out) or 'none'}")
+enough = len(near) > 1 and len(counts) > 0
+if not enough:
+    print("There is nothing to compare: this section stays empty.")
+
+# %%
+if enough:
+    grid = bench.grid(
+        near,
+        sentences,
+        threads=counts,
+        batch_sizes=(1, batch_size),
+        pad_to=pad_to,
+        warmup=warmup,
+        timed=timed,
+        max_seconds=closer_seconds,
+    )
+    run.table(grid, "threads")
+    conditions, who = ["batch", "tokens", "threads"], ["variant", "runtime"]
+    times = grid.pivot_table("ms_per_sentence_p50", who, conditions, sort=False)
+    times = times.sort_index(axis=1, ascending=[True, False, True])
+    display(times.round(2))
+
+# %%
+if enough:
+    run.figure(
+        plots.conditions(grid, title="What threads, batches and INT8 bring"),
+        "threads",
+        f"Milliseconds a sentence of {len(near)} contenders with {' and '.join(map(str, counts))} "
+        "threads, a panel each for one sentence and a batch, at own lengths and padded",
+        grid,
+    )
+
+# %% [markdown]
+# What to notice: how long the lines are, and whether a hollow mark (fewest threads) is to the right
+# of the full one at all; where it is not, threads waited for each other, or for another process.
+# All panels have one axis, so a mark further to the left in the lower row than in the upper one is
+# what a batch saves, and longer lines towards the right-hand panels say that larger products are
+# easier to share. What the figure does not show: how certain a short line is. Contenders take
+# turns, thread counts do not (torch has one for the whole process), and of batches there are few
+# readings, as the table's column `timed` says; its 95th percentiles are not drawn either.
+
+
+# %%
+def told(gains, what):
+    """How many of them are gains, and how large all of them are."""
+    low, high = gains.min(), gains.max()
+    return f"{(gains > 1).sum()} of {len(gains)} {what} ({low:.2f} to {high:.2f} times as fast)"
+
+
+said = []
+if enough:
+    times = times.droplevel("runtime").T
+    if len(counts) > 1:
+        fewest, most = (times.xs(n, level="threads") for n in (counts[0], counts[-1]))
+        for (batch, tokens), gains in (fewest / most).iterrows():
+            said.append(
+                f"{counts[-1]} threads instead of {counts[0]}, {batch} at a time, "
+                f"{'own lengths' if tokens == 'own' else f'{tokens} tokens'}: faster for "
+                f"{told(gains, 'contenders')}, median {gains.median():.2f}"
+            )
+    for name in (name for name in times if name.endswith("-int8")):
+        exact = name.removesuffix("-int8") + "-onnx"
+        if exact not in times:
+            said.append(f"`{name}` has no FP32 twin in ONNX Runtime here to be held against")
+            continue
+        gains = times[exact] / times[name]
+        alone = gains.xs(1, level="batch").groupby("tokens").median()
+        said.append(
+            f"`{name}` is faster than `{exact}` under {told(gains, 'conditions')}; one at a time, "
+            f"{alone['own']:.2f} times at own lengths and {alone[str(pad_to)]:.2f} padded"
+        )
+    said.append(f"the ruler's own error, above, is about {noise:.1%}")
+Markdown("\n".join(f"- {line};" for line in said) or "Nothing to compare.")
 
 # %% [markdown]
 # ## Memory

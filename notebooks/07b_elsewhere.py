@@ -77,6 +77,8 @@ variants = [
     "student-hard-init",
     "student-kd-init",
     "student-small",
+    "student-small-int8",
+    "student-small-trimmed-int8",
     "student-tiny",
     "teacher-continued-15",
     "heads-entropy-50",
@@ -121,8 +123,9 @@ def answers(run, variant):
     record = run.record(variant)
     if record.runtime == "torch":
         return run.predict(run.load(variant), outside)
+    # As texts: the folder's own tokenizer may know fewer words than the study's.
     folder = run.model_folder(variant, seed=record.seed)
-    return export.OnnxClassifier(folder, run.threads).logits(run.tokenize(outside).input_ids)
+    return export.OnnxClassifier(folder, run.threads).logits([*outside["text"]])
 
 
 there = [variant for variant in variants if run.has(variant)]

@@ -1,14 +1,19 @@
 """The ruler, held against sleeps of known length, numpy, and the kernel's own figures."""
 
+import json
+import os
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from headcount import bench, export, models, quantize, records
+from headcount import bench, export, models, quantize, records, vocabulary
 from headcount.errors import InputError
 
 TEXTS = ["Profit rose.", "Sales fell sharply in the third quarter of 2009.", "The deal closed."]
@@ -53,6 +58,14 @@ def test_every_contender_is_timed_on_the_same_sentences_in_the_same_order():
     assert widths["a"] == widths["b"] == [2, 2, 2, 3, 4, 5, 6, 7, 7, 8, 2, 3, 4]
 
 
+def test_a_contender_may_have_batches_of_its_own():
+    scorers, calls = sleepers(a=0, b=0)
+    batches = {"a": bench.singles([[1], [1, 2]]), "b": bench.singles([[3, 4, 5], [6]])}
+    bench.time_in_turns(scorers, batches, warmup=1, timed=2, max_seconds=60, turn=2)
+    assert [shape[1] for name, shape in calls if name == "a"] == [1, 1, 1, 2]
+    assert [shape[1] for name, shape in calls if name == "b"] == [3, 3, 3, 1]
+
+
 def test_times_are_those_of_the_contender():
     scorers, _ = sleepers(fast=0.002, slow=0.006)
     batches = bench.singles([[1, 2]])
@@ -88,6 +101,14 @@ def test_padding():
     assert [batch[0].shape for batch in bench.singles([[1], [1, 2]], 128)] == [(1, 128)] * 2
     ids, mask = bench.singles([[1, 2, 3]], 2)[0]
     assert (ids.tolist(), mask.tolist()) == ([[1, 2]], [[1, 1]])
+
+
+def test_batches_are_whole():
+    sentences = [[1] * n for n in range(1, 8)]
+    batches = bench.in_batches(sentences, 3)
+    assert [ids.shape for ids, _ in batches] == [(3, 3), (3, 6)]
+    assert [int(mask.sum()) for _, mask in batches] == [1 + 2 + 3, 4 + 5 + 6]
+    assert [ids.shape for ids, _ in bench.in_batches(sentences, 9, pad_to=10)] == [(7, 10)]
 
 
 @pytest.fixture(scope="module")
@@ -181,14 +202,129 @@ def test_size_is_that_which_would_be_shipped(contenders):
     assert 20.5 < by_hand < bench.size_mb(contenders[0])
 
 
+@pytest.fixture(scope="module")
+def trimmed(contenders, tokenizer, tmp_path_factory):
+    """The teacher with the pieces of one sentence and single characters, torch and deployable."""
+    folder = tmp_path_factory.mktemp("trimmed")
+    model, _ = models.load(contenders[0].folder)
+    small, own = vocabulary.trim(model, tokenizer, TEXTS[:1])
+    models.save(small, own, folder / "torch")
+    export.deployable(folder / "onnx", small, own, name="trimmed-onnx")
+    ids = [own(text)["input_ids"] for text in TEXTS * 20]
+    return [
+        bench.Contender("trimmed", folder / "torch", sentences=ids),
+        bench.Contender(
+            "trimmed-onnx", folder / "onnx", bench.ONNXRUNTIME, "onnxruntime", None, ids
+        ),
+    ]
+
+
+def test_a_trimmed_vocabulary_gets_the_same_sentences_as_its_own_ids(
+    contenders, trimmed, sentences, threads
+):
+    # The first sentence is the one that was kept whole.
+    logits = [
+        bench.load(contender, 1)(*bench.pad(ids[:1]))
+        for contender, ids in ((contenders[0], sentences), (trimmed[0], trimmed[0].sentences))
+    ]
+    assert torch.equal(*logits)
+    few = {"threads": 1, "warmup": 1, "timed": 5, "max_seconds": 1, "pad_to": 64}
+    (row,) = bench.measure(trimmed[1:], sentences, **few)
+    assert row["timed"] == 5
+    bare = [replace(contender, sentences=None) for contender in trimmed]
+    assert bare == trimmed
+    with pytest.raises(IndexError):  # the study's ids: no embedding of the trimmed model
+        bench.measure(bare[:1], sentences, **few)
+
+
+def test_memory_scores_as_many_of_the_contenders_own_sentences(trimmed, sentences, monkeypatch):
+    given = []
+
+    def run(command, input, **_):
+        given.append(json.loads(input))
+        return SimpleNamespace(returncode=0, stdout="{}")
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    for contender in (trimmed[0], replace(trimmed[0], sentences=None)):
+        bench.memory(contender, sentences[:4], threads=1)
+    assert given == [trimmed[0].sentences[:4], sentences[:4]]
+
+
+def test_the_grid_has_every_condition_one_thread_count_after_the_other(tmp_path, monkeypatch):
+    calls, loaded = [], []
+
+    def load(contender, threads):
+        loaded.append((contender.name, threads))
+        seconds = {"slow": 0.006, "fast": 0.003}[contender.name] / threads
+        return Sleeper(f"{contender.name}{threads}", seconds, calls)
+
+    monkeypatch.setattr(bench, "load", load)
+    sentences = [[1] * (2 + n % 3) for n in range(10)]
+    own = [[1, *sentence] for sentence in sentences]
+    pair = [
+        bench.Contender("slow", tmp_path),
+        bench.Contender("fast", tmp_path, runtime="onnxruntime", sentences=own),
+    ]
+    grid = bench.grid(
+        pair, sentences, batch_sizes=(1, 4), pad_to=16, warmup=4, timed=12, max_seconds=5
+    )
+    assert loaded == [("slow", 1), ("fast", 1), ("slow", 2), ("fast", 2)]
+    assert list(grid) == [
+        *("variant", "runtime", "threads", "batch", "tokens", "ms_per_sentence_p50"),
+        *("ms_per_sentence_p95", "timed", "cpu", "cpu_flags"),
+    ]
+    conditions = grid[["threads", "batch", "tokens"]].drop_duplicates()
+    assert conditions.to_numpy().tolist() == [
+        [threads, batch, tokens]
+        for threads in (1, 2)
+        for batch in (1, 4)
+        for tokens in ("own", "16")
+    ]
+    for row in grid.itertuples():
+        alone = {"slow": 6, "fast": 3}[row.variant] / row.threads
+        assert alone <= row.ms_per_sentence_p50 * row.batch < alone + 5
+        assert row.ms_per_sentence_p50 <= row.ms_per_sentence_p95
+        assert row.timed == 12 // row.batch
+    assert set(grid["runtime"]) == {"torch", "onnxruntime"}
+    assert grid["cpu"].iloc[0] == bench.cpu()[0]
+    assert grid["cpu_flags"].iloc[0].split() == bench.cpu()[1]
+    shapes = {name: {shape for who, shape in calls if who == name} for name, _ in calls}
+    assert list(shapes) == ["slow1", "fast1", "slow2", "fast2"]
+    assert shapes["slow1"] == {(1, 2), (1, 3), (1, 4), (4, 4), (1, 16), (4, 16)}
+    assert shapes["fast2"] == {(1, 3), (1, 4), (1, 5), (4, 5), (1, 16), (4, 16)}
+    kinds = [name for name, _ in calls]
+    assert kinds.index("slow2") > max(i for i, name in enumerate(kinds) if name.endswith("1"))
+
+
+def test_the_grid_of_real_models(contenders, trimmed, sentences, threads):
+    grid = bench.grid(
+        [*contenders[:2], trimmed[1]], sentences, warmup=1, timed=3, max_seconds=0.5, pad_to=32
+    )
+    assert len(grid) == 3 * 2 * 4
+    assert (grid["ms_per_sentence_p50"] > 0).all()
+    assert torch.get_num_threads() == 2
+
+
+@pytest.fixture
+def threads():
+    """Leave torch's thread count, which is the process's, as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def test_bad_input_is_told_in_one_line(tmp_path):
     nothing = bench.Contender("student-kd", tmp_path / "student-kd")
-    with pytest.raises(InputError, match="run the chapter that makes student-kd"):
-        bench.measure([nothing], [[1, 2]], threads=1)
+    other = replace(nothing, sentences=[[1, 2]] * 2)
+    for ruler in (partial(bench.measure, threads=1), bench.grid):
+        with pytest.raises(InputError, match=r"student-kd brings its own ids of 2 .* where 1 are"):
+            ruler([other], [[1, 2]])
+        with pytest.raises(InputError, match="run the chapter that makes student-kd"):
+            ruler([nothing], [[1, 2]])
+        with pytest.raises(InputError, match="needs a contender and a sentence"):
+            ruler([], [[1, 2]])
     with pytest.raises(InputError, match=r"memory of student-kd could not be measured .*missing"):
         bench.memory(nothing, [[1, 2]], threads=1)
-    with pytest.raises(InputError, match="needs a contender and a sentence"):
-        bench.measure([], [[1, 2]], threads=1)
 
 
 def test_cpu_names_the_processor():
@@ -197,3 +333,7 @@ def test_cpu_names_the_processor():
     info = Path("/proc/cpuinfo")
     if info.exists() and "avx2" in info.read_text():
         assert "avx2" in flags
+
+
+def test_cores_are_those_that_the_process_may_use():
+    assert 1 <= bench.cores() <= os.cpu_count()

@@ -482,6 +482,41 @@ def test_pareto_areas_are_megabytes(pooled):
     assert disc / torch["size_mb"].iloc[0] == pytest.approx(square / onnx["size_mb"].iloc[0])
 
 
+def test_conditions_are_panels_with_a_mark_for_each_thread_count():
+    names = ["teacher", "teacher-int8", "student-small"]
+    grid = pd.DataFrame(
+        [
+            (name, threads, batch, tokens, ms * (1 + (tokens == "128")) / threads**0.5)
+            for threads in (2, 1)
+            for batch in (1, 32)
+            for tokens in ("128", "own")
+            for name, ms in zip(names, (8, 4, 1), strict=True)
+        ],
+        columns=["variant", "threads", "batch", "tokens", "ms_per_sentence_p50"],
+    )
+    figure = plots.conditions(grid, title="Threads and batches")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        *("one at a time, own lengths", "one at a time, 128 tokens"),
+        *("32 at a time, own lengths", "32 at a time, 128 tokens"),
+    ]
+    for ax, times in zip(figure.axes, (1, 2, 1, 2), strict=True):
+        one = {(ms * times, row) for row, ms in enumerate((8, 4, 1))}
+        two = {(round(ms * times / 2**0.5, 6), row) for row, ms in enumerate((8, 4, 1))}
+        assert points(ax) == one | two
+        hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+        assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in hollow} == one
+        assert [text.get_text() for text in ax.texts] == ["×1.41"] * 3
+        assert ax.get_xlim() == figure.axes[0].get_xlim()
+        figure.draw_without_rendering()
+        frame = ax.get_window_extent()
+        assert all(text.get_window_extent().x1 < frame.x1 for text in ax.texts)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names
+    assert {"1 thread", "2 threads", "quantization"} <= set(legend_of(figure))
+    once = plots.conditions(grid[grid["threads"] == 2], title="One count")
+    assert not once.axes[0].texts
+    assert "×: times as fast" not in legend_of(once)
+
+
 def test_lengths_count_every_sentence():
     tokens = pd.DataFrame({"tokens": [3, 5, 5, 20, 128], "source": list("aabbb")})
     (ax,) = plots.lengths(tokens, title="Lengths", padded_to=128).axes

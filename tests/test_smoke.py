@@ -21,8 +21,16 @@ VARIANTS = {
     *("student-intermediate-tuned", "student-map-reversed", "student-small", "student-small-int8"),
     *(f"heads-{arm}-{percent}" for arm in ARMS for percent in (30, 50)),
     *("teacher-continued-9", "teacher-continued-15"),
+    *("student-intermediate-tuned-int8", "student-map-reversed-int8"),
+    *(f"{of}-{bits}" for of in ("teacher", "student-small") for bits in ("int8-weights", "int4")),
+    *("student-small-trimmed", "student-small-trimmed-int8"),
+    *("student-small-continued", "student-small-continued-int8", "student-small-continued-int4"),
+    *(f"student-small-{arm}" for arm in ("qat", "quant-noise", "q8bert", "qat-int4")),
 }
-ONCE = {"heads-fixed", "heads-one-a-layer"}  # of chapter 5b, on fold 0
+ONCE = {  # of chapters 4c and 5b, on fold 0
+    *("heads-fixed", "heads-one-a-layer"),
+    *("teacher-qbert", "teacher-qbert-reversed", "teacher-qbert-uniform"),
+}
 
 
 @pytest.fixture(scope="module")

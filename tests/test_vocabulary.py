@@ -343,3 +343,23 @@ def test_minilms_vocabulary_against_word_piece_by_hand():
         assert found.count("[UNK]") == tokenizer.tokenize(text).count("[UNK]")
     mine = np.array([len(trimmed.tokenize(text)) for text in others])
     assert (mine >= [len(tokenizer.tokenize(text)) for text in others]).all()
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_positions_that_nothing_reaches_can_go(kind, tokenizer, tmp_path):
+    model = classifier(kind, len(tokenizer))
+    cut = vocabulary.cut_positions(model, 9)
+    hidden = model.get_input_embeddings().embedding_dim
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (model, cut))
+    assert before - after == (512 - 9) * hidden
+    models.save(cut, tokenizer, tmp_path)
+    ids = torch.randint(len(tokenizer), (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits
+        for one in (cut, models.load(tmp_path)[0]):
+            assert torch.equal(one(input_ids=ids).logits, expected)
+            with pytest.raises((IndexError, RuntimeError)):
+                one(input_ids=torch.ones((1, 10), dtype=torch.long))
+    assert model.config.max_position_embeddings == 512
+    with pytest.raises(InputError, match="513 positions cannot be kept of 512"):
+        vocabulary.cut_positions(model, 513)

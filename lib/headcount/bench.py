@@ -2,7 +2,8 @@
 
 A contender is a name, a folder that holds a model, and a loader: a function, named as
 ``module:function``, that turns the folder and a number of threads into a scorer. A scorer takes
-``input_ids`` and ``attention_mask``, int64 arrays (batch, sequence), and returns logits.
+``input_ids`` and ``attention_mask``, int64 arrays (batch, sequence), and returns logits. All of
+them get the same sentences; one whose vocabulary is another than the others' brings its own ids.
 
 Contenders are timed in one process, in turns of a few sentences, there and back (A B B A), so that
 a machine that slows down slows all of them alike. Times are not comparable between machines;
@@ -16,15 +17,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +43,7 @@ log = logging.getLogger("headcount")
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray]
+Sentences = Sequence[Sequence[int]]  # token ids, unpadded
 
 TORCH = "headcount.bench:load_torch"
 ONNXRUNTIME = "headcount.bench:load_onnxruntime"
@@ -56,6 +60,8 @@ class Contender:
     """What is measured: the model in ``folder``, as ``loader`` loads it.
 
     ``size_mb`` overrides the size of the model file where that is not what would be shipped.
+    ``sentences`` are the measured sentences, all of them and in their order, as token ids of this
+    model's own vocabulary; they are given where the others' ids are not its own.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Contender:
     loader: str = TORCH
     runtime: str = "torch"
     size_mb: float | None = None
+    sentences: Sentences | None = field(default=None, repr=False, compare=False)
 
 
 # --- loaders ------------------------------------------------------------------------------------
@@ -119,12 +126,21 @@ def _check(contender: Contender) -> None:
 # --- inputs -------------------------------------------------------------------------------------
 
 
-def singles(sentences: Sequence[Sequence[int]], pad_to: int | None = None) -> list[Batch]:
+def singles(sentences: Sentences, pad_to: int | None = None) -> list[Batch]:
     """Batches of one sentence, at its own length or padded to ``pad_to`` tokens."""
-    return [pad([sentence], pad_to) for sentence in sentences]
+    return in_batches(sentences, 1, pad_to)
 
 
-def pad(sentences: Sequence[Sequence[int]], pad_to: int | None = None) -> Batch:
+def in_batches(sentences: Sentences, size: int, pad_to: int | None = None) -> list[Batch]:
+    """Batches of ``size`` sentences as they come, padded to ``pad_to`` or each to its longest.
+
+    All have that size: what remains is left out, unless there are fewer sentences than ``size``.
+    """
+    starts = range(0, max(1, len(sentences) - size + 1), size)
+    return [pad(sentences[start : start + size], pad_to) for start in starts]
+
+
+def pad(sentences: Sentences, pad_to: int | None = None) -> Batch:
     """``input_ids`` and ``attention_mask`` of a batch, padded with 0 to its longest sentence."""
     width = pad_to or max(map(len, sentences))
     input_ids = np.zeros((len(sentences), width), dtype=np.int64)
@@ -133,6 +149,20 @@ def pad(sentences: Sequence[Sequence[int]], pad_to: int | None = None) -> Batch:
         input_ids[row, : len(sentence)] = sentence[:width]
         attention_mask[row, : len(sentence)] = 1
     return input_ids, attention_mask
+
+
+def _ids(contenders: Sequence[Contender], sentences: Sentences) -> dict[str, Sentences]:
+    """The sentences as each contender's own token ids."""
+    if not contenders or not sentences:
+        raise InputError("the ruler needs a contender and a sentence: run the earlier chapters")
+    own = {c.name: sentences if c.sentences is None else c.sentences for c in contenders}
+    for name, ids in own.items():
+        if len(ids) != len(sentences):
+            raise InputError(
+                f"{name} brings its own ids of {len(ids):,} sentences where {len(sentences):,} are "
+                "measured: tokenise the same ones for it"
+            )
+    return own
 
 
 # --- time ---------------------------------------------------------------------------------------
@@ -147,7 +177,7 @@ class Timing(NamedTuple):
 
 def time_in_turns(
     scorers: Mapping[str, Scorer],
-    batches: Sequence[Batch],
+    batches: Sequence[Batch] | Mapping[str, Sequence[Batch]],
     *,
     warmup: int,
     timed: int,
@@ -158,23 +188,27 @@ def time_in_turns(
 
     Each contender first scores ``warmup`` batches untimed (fewer where they would take more than a
     tenth of ``max_seconds``), then ``timed`` ones, or as many as fit into ``max_seconds`` at the
-    warm-up's median; always from the first batch on, and over again where there are fewer. They
-    take turns of about ``turn`` calls, there and back. A turn opens with one call more, untimed:
+    warm-up's median; always from the first batch on, and over again where there are fewer.
+    ``batches`` are the same for all, or given by contender where token ids differ. Contenders take
+    turns of about ``turn`` calls, there and back. A turn opens with one call more, untimed:
     the caches hold another model's weights, and its threads may still be spinning.
     """
+    if not isinstance(batches, Mapping):
+        batches = dict.fromkeys(scorers, batches)
     warm, calls = {}, {}
     for name, scorer in scorers.items():
-        warm[name] = _warm(scorer, batches, warmup, max_seconds / 10)
+        warm[name] = _warm(scorer, batches[name], warmup, max_seconds / 10)
         fit = max_seconds / max(np.median(warm[name]), 1e-9)
         calls[name] = int(np.clip(fit, min(timed, turn), timed))
     turns = -(-timed // turn)
     taken: dict[str, list[float]] = {name: [] for name in scorers}
     for position, name in enumerate(there_and_back(list(scorers), turns)):
+        own = batches[name]
         start, end = len(taken[name]), (position // len(scorers) + 1) * calls[name] // turns
         if end > start:
-            scorers[name](*batches[start % len(batches)])
+            scorers[name](*own[start % len(own)])
         for call in range(start, end):
-            taken[name].append(_seconds(scorers[name], batches[call % len(batches)]))
+            taken[name].append(_seconds(scorers[name], own[call % len(own)]))
     return {name: Timing(len(warm[name]), np.array(taken[name])) for name in scorers}
 
 
@@ -206,19 +240,20 @@ def percentiles(seconds: np.ndarray, prefix: str) -> dict[str, float]:
 # --- memory -------------------------------------------------------------------------------------
 
 
-def memory(
-    contender: Contender, sentences: Sequence[Sequence[int]], threads: int
-) -> dict[str, float]:
+def memory(contender: Contender, sentences: Sentences, threads: int) -> dict[str, float]:
     """Resident memory of a fresh process that loads the contender and scores, in 10^6 bytes.
 
     Returns ``libraries_mb`` (the interpreter and all that the loader imports), ``loaded_mb``,
-    ``scored_mb`` (after scoring ``sentences`` one by one) and ``peak_rss_mb``.
+    ``scored_mb`` (after scoring ``sentences`` one by one, or as many of the contender's own where
+    it has some) and ``peak_rss_mb``.
 
     Raises:
         InputError: the process failed.
     """
     command = [sys.executable, "-m", "headcount.bench", "memory", str(contender.folder)]
     command += ["--loader", contender.loader, "--threads", str(threads)]
+    if contender.sentences is not None:
+        sentences = contender.sentences[: len(sentences)]
     ids = json.dumps([[int(token) for token in sentence] for sentence in sentences])
     done = subprocess.run(command, input=ids, text=True, capture_output=True, check=False)
     if done.returncode:
@@ -263,7 +298,7 @@ def _peak_mb() -> float:
 
 def measure(
     contenders: Sequence[Contender],
-    sentences: Sequence[Sequence[int]],
+    sentences: Sentences,
     *,
     threads: int,
     warmup: int = 50,
@@ -278,33 +313,21 @@ def measure(
 
     Args:
         sentences: token ids, in an order of no meaning (each contender is timed on the first
-            ``timed``, over again where there are fewer). Throughput batches them as they come,
-            padded to each batch's longest.
+            ``timed``, over again where there are fewer); a contender's own ids go before them.
+            Throughput batches them as they come, padded to each batch's longest.
         threads: of torch and of ONNX Runtime alike.
         max_seconds: per contender and mode (own lengths, padded, batches).
 
     Raises:
-        InputError: there is nothing to measure, or a contender's model is missing.
+        InputError: there is nothing to measure, a contender's model is missing, or its own ids are
+            of another number of sentences.
     """
-    if not contenders or not sentences:
-        raise InputError("the ruler needs a contender and a sentence: run the earlier chapters")
+    ids = _ids(contenders, sentences)
     scorers = {contender.name: load(contender, threads) for contender in contenders}
-    few = {"warmup": warmup, "max_seconds": max_seconds}
-    log.info("ruler: %d contenders, one sentence at a time", len(scorers))
-    own = time_in_turns(scorers, singles(sentences), timed=timed, **few)
-    log.info("ruler: padded to %d tokens", pad_to)
-    padded = time_in_turns(scorers, singles(sentences, pad_to), timed=timed, **few)
-    log.info("ruler: batches of %d", batch_size)
-    starts = range(0, max(1, len(sentences) - batch_size + 1), batch_size)
-    batches = [pad(sentences[start : start + batch_size]) for start in starts]
-    many = time_in_turns(
-        scorers,
-        batches,
-        warmup=2,
-        timed=max(1, timed // batch_size),
-        max_seconds=max_seconds,
-        turn=5,
-    )
+    few = {"warmup": warmup, "timed": timed, "max_seconds": max_seconds}
+    own = _time(scorers, ids, 1, None, **few)
+    padded = _time(scorers, ids, 1, pad_to, **few)
+    many = _time(scorers, ids, batch_size, None, **few)
     del scorers
     name_of_cpu, flags = cpu()
     log.info("ruler: memory, each in a process of its own")
@@ -314,7 +337,7 @@ def measure(
     rows = []
     for contender, mb in zip(contenders, held, strict=True):
         name = contender.name
-        scored = sum(len(batches[i % len(batches)][0]) for i in range(len(many[name].seconds)))
+        scored = min(batch_size, len(sentences)) * len(many[name].seconds)
         rows.append(
             {"variant": name, "runtime": contender.runtime, "size_mb": size_mb(contender)}
             | percentiles(own[name].seconds, "latency")
@@ -326,6 +349,84 @@ def measure(
             | {"threads": threads, "cpu": name_of_cpu, "cpu_flags": flags}
         )
     return rows
+
+
+def grid(
+    contenders: Sequence[Contender],
+    sentences: Sentences,
+    *,
+    threads: Sequence[int] = (1, 2),
+    batch_sizes: Sequence[int] = (1, 32),
+    pad_to: int = 128,
+    warmup: int = 50,
+    timed: int = 500,
+    max_seconds: float = 20.0,
+) -> pd.DataFrame:
+    """Time of a sentence under every combination of threads, batch and length.
+
+    Contenders take turns within each of them. Thread counts come one after the other, since torch
+    has one for the whole process: it is left with the last of ``threads``. Differences between
+    them are therefore less certain than those between contenders.
+
+    Returns:
+        one row a contender and condition: variant, runtime, threads, batch (sentences scored at a
+        time), tokens ("own", padded to the batch's longest, or ``str(pad_to)``),
+        ms_per_sentence_p50, ms_per_sentence_p95 (of calls, divided by the batch), timed (calls),
+        cpu, cpu_flags (separated by spaces).
+
+    Args:
+        sentences: as :func:`measure` takes them.
+        warmup, timed: sentences; batches are fewer by their size.
+        max_seconds: per contender and condition.
+
+    Raises:
+        InputError: as :func:`measure` does.
+    """
+    import pandas as pd
+
+    ids = _ids(contenders, sentences)
+    name_of_cpu, flags = cpu()
+    few = {"warmup": warmup, "timed": timed, "max_seconds": max_seconds}
+    rows = []
+    for count in threads:
+        scorers = {contender.name: load(contender, count) for contender in contenders}
+        for size, width in itertools.product(batch_sizes, (None, pad_to)):
+            taken = _time(scorers, ids, size, width, **few)
+            batch = min(size, len(sentences))
+            for contender in contenders:
+                seconds = taken[contender.name].seconds
+                p50, p95 = np.percentile(seconds * 1e3 / batch, (50, 95))
+                rows.append(
+                    {"variant": contender.name, "runtime": contender.runtime, "threads": count}
+                    | {"batch": batch, "tokens": "own" if width is None else str(width)}
+                    | {"ms_per_sentence_p50": float(p50), "ms_per_sentence_p95": float(p95)}
+                    | {"timed": len(seconds), "cpu": name_of_cpu, "cpu_flags": " ".join(flags)}
+                )
+        del scorers  # before the next are loaded: both at once would need twice the memory
+    return pd.DataFrame(rows)
+
+
+def _time(
+    scorers: Mapping[str, Scorer],
+    ids: Mapping[str, Sentences],
+    size: int,
+    pad_to: int | None,
+    *,
+    warmup: int,
+    timed: int,
+    max_seconds: float,
+) -> dict[str, Timing]:
+    """Time batches of ``size``; ``warmup`` and ``timed`` count sentences."""
+    length = "own lengths" if pad_to is None else f"{pad_to} tokens"
+    log.info("ruler: %d contenders, %d at a time, %s", len(scorers), size, length)
+    return time_in_turns(
+        scorers,
+        {name: in_batches(own, size, pad_to) for name, own in ids.items()},
+        warmup=-(-warmup // size),
+        timed=max(1, timed // size),
+        max_seconds=max_seconds,
+        turn=max(5, TURN // size),
+    )
 
 
 def size_mb(contender: Contender) -> float:
@@ -369,6 +470,12 @@ RATIOS = {
 
 
 # --- machine ------------------------------------------------------------------------------------
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def cpu() -> tuple[str, list[str]]:

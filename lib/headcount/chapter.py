@@ -118,6 +118,15 @@ class Run:
             return found
         return found[~found["group"].isin(self.sentences()["group"])]
 
+    def domain_texts(self) -> list[str]:
+        """Sentences of the domain on which no model of this fold is judged.
+
+        They are its training part, and of `data.beside` those that are not Twitter's.
+        """
+        others = data.beside(data.load(self.artifacts / "data", "others"), self.sentences())
+        others = others[~others["source"].str.startswith("twitter")]
+        return [*self.split().train["text"], *others["text"]]
+
     def split(self) -> data.Split:
         """Train, validation and test part of this run's fold."""
         return self._parts
@@ -130,11 +139,12 @@ class Run:
         """The study's tokenizer, as chapter 1 left it."""
         return models.load_tokenizer(self.artifacts / "data" / "tokenizer")
 
-    def tokenize(self, frame: pd.DataFrame) -> data.Tokenized:
-        """Tokenise a part with the study's tokenizer, cut at the study's greatest length."""
-        return data.tokenize(
-            frame["text"], frame["label"], self.tokenizer(), self.facts["max_length"]
-        )
+    def tokenize(
+        self, frame: pd.DataFrame, tokenizer: transformers.PreTrainedTokenizerBase | None = None
+    ) -> data.Tokenized:
+        """Tokenise a part, with the study's tokenizer by default, cut at its greatest length."""
+        tokenizer = tokenizer or self.tokenizer()
+        return data.tokenize(frame["text"], frame["label"], tokenizer, self.facts["max_length"])
 
     def model_folder(self, variant: str, *, seed: int | None = None) -> Path:
         """Where the model of ``variant`` of this fold and seed (this run's by default) is kept."""
@@ -162,10 +172,15 @@ class Run:
             )
         return model.to(self.device)
 
-    def save(self, variant: str, model: transformers.PreTrainedModel) -> Path:
-        """Save a model with the study's tokenizer; returns the folder."""
+    def save(
+        self,
+        variant: str,
+        model: transformers.PreTrainedModel,
+        tokenizer: transformers.PreTrainedTokenizerBase | None = None,
+    ) -> Path:
+        """Save a model with its tokenizer, the study's by default; returns the folder."""
         folder = self.model_folder(variant)
-        models.save(model, self.tokenizer(), folder)
+        models.save(model, tokenizer or self.tokenizer(), folder)
         return folder
 
     def deploy(
@@ -173,15 +188,18 @@ class Run:
         variant: str,
         model: transformers.PreTrainedModel,
         *,
-        int8: bool,
+        int8: bool = False,
+        precision: str | None = None,
+        tokenizer: transformers.PreTrainedTokenizerBase | None = None,
         onnx_file: Path | None = None,
     ) -> Path:
         """Write a model as a folder that runs without torch: see `export.deployable`."""
         return export.deployable(
             self.model_folder(variant),
             model.cpu(),
-            self.tokenizer(),
+            tokenizer or self.tokenizer(),
             int8=int8,
+            precision=precision,
             name=variant,
             max_length=self.facts["max_length"],
             onnx_file=onnx_file,
@@ -294,9 +312,15 @@ class Run:
         labels = torch.tensor(frame["label"].to_numpy())
         return torch.nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
 
-    def predict(self, model: transformers.PreTrainedModel, frame: pd.DataFrame) -> np.ndarray:
+    def predict(
+        self,
+        model: transformers.PreTrainedModel,
+        frame: pd.DataFrame,
+        tokenizer: transformers.PreTrainedTokenizerBase | None = None,
+    ) -> np.ndarray:
         """Logits (n, 3) of ``frame``'s sentences, in its order."""
-        return train.predict(model, self.tokenize(frame), self.tokenizer())
+        tokenizer = tokenizer or self.tokenizer()
+        return train.predict(model, self.tokenize(frame, tokenizer), tokenizer)
 
     def score(
         self,
@@ -372,6 +396,48 @@ class Run:
         self._scored.add(record.stem)
         log.info("%s: %s macro-F1 %.4f", variant, split, record.macro_f1)
         return record
+
+    def ship(
+        self,
+        variant: str,
+        model: transformers.PreTrainedModel,
+        precision: str,
+        *,
+        baseline: str,
+        tokenizer: transformers.PreTrainedTokenizerBase | None = None,
+        onnx_file: Path | None = None,
+        fitted: train.Fitted | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> np.ndarray:
+        """Deploy a model, and score and record it on the test part as its folder answers.
+
+        The folder's README gets what was measured. Returns its logits (n, 3).
+
+        Args:
+            precision: one of `export.PRECISIONS`.
+            baseline, fitted, config: as in `score`.
+        """
+        test = self.split().test
+        folder = self.deploy(
+            variant, model, precision=precision, tokenizer=tokenizer, onnx_file=onnx_file
+        )
+        ids = self.tokenize(test, tokenizer).input_ids
+        logits = export.OnnxClassifier(folder, self.threads).logits(ids)
+        sizes = models.sizes(model) | {"macs": models.macs(model, round(self.facts["mean_tokens"]))}
+        self.score(
+            variant,
+            logits,
+            test,
+            folder=folder,
+            sizes=sizes,
+            baseline=baseline,
+            fitted=fitted,
+            runtime="onnxruntime",
+            precision=precision.partition("-")[0],
+            config=config,
+        )
+        self.describe(variant, logits, self.record(baseline))
+        return logits
 
     def record(self, variant: str, *, seed: int | None = None) -> records.Record:
         """The record of ``variant`` of this fold.
@@ -550,7 +616,7 @@ class Run:
 
         Args:
             logits: its own, (n, 3), of this fold's test part.
-            record: of the FP32 model that it was made from.
+            record: of what it is compared with.
         """
         test = self.split().test
         labels, guesses = test["label"].to_numpy(), logits.argmax(1)
@@ -564,7 +630,7 @@ class Run:
             "sentences": self.facts["corpus"],
             "macro-F1 on test sentences": score,
             "test sentences": f"{len(test):,}, fold {self.fold}, none of them trained on here",
-            "same label as the FP32 model in torch": f"{same:.1%}",
+            f"same label as {record.variant} ({record.precision}, {record.runtime})": f"{same:.1%}",
         }
         if self.caveats:
             facts["note"] = " ".join(self.caveats)
@@ -647,6 +713,12 @@ class Run:
         print("\n".join(f"  {name}" for name in dict.fromkeys(written)))
         done = self.artifacts / f"fold{self.fold}" / f"{self.chapter}.done"
         records.write_json(done, {"commit": commit(), "files": sorted(set(written))})
+
+
+def told(name: str, expected: str, found: str, holds: bool) -> str:
+    """A line of a chapter's answer: what was expected, what was found, and whether it fits."""
+    outcome = "inside" if holds else "outside"
+    return f"* {name}: expected {expected}, found {found}, **{outcome}**."
 
 
 def begin(chapter: str, namespace: dict[str, Any]) -> Run:

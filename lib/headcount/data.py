@@ -463,17 +463,23 @@ def elsewhere(others: pd.DataFrame) -> pd.DataFrame:
     return others[outside]
 
 
-def transfer(others: pd.DataFrame, labelled: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
-    """``n`` sentences for a teacher alone to label, drawn at random.
+def beside(others: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
+    """Sentences that no model is judged on, and whose labels none sees.
 
     None is a near-duplicate of a labelled sentence, whatever its part, or of one from `elsewhere`:
     what is left of PhraseBank below full agreement and of Twitter's training file.
+    """
+    taken = {*labelled["group"], *elsewhere(others)["group"]}
+    return others[~others["group"].isin(taken)]
+
+
+def transfer(others: pd.DataFrame, labelled: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
+    """``n`` of the sentences from `beside` for a teacher alone to label, drawn at random.
 
     Raises:
         InputError: there are fewer.
     """
-    taken = {*labelled["group"], *elsewhere(others)["group"]}
-    free = others[~others["group"].isin(taken)]
+    free = beside(others, labelled)
     if n > len(free):
         raise InputError(
             f"transfer: {n} sentences are asked for and there are {len(free)}: give fewer"

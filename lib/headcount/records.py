@@ -96,7 +96,7 @@ class Record(BaseModel):
     train_seconds: float | None = None
     steps: int | None = None
     device: str
-    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    precision: Literal["fp32", "bf16", "fp16", "int8", "int4", "mixed"]
     runtime: str
     teacher_saw_test: bool
     weights_sha256: str | None = None

@@ -68,6 +68,31 @@ def trim(
     return trimmed, _renumbered(tokenizer, {piece: new.get(old) for piece, old in pieces.items()})
 
 
+def cut_positions(model: PreTrainedModel, longest: int) -> PreTrainedModel:
+    """A copy of a classifier for sentences of at most ``longest`` tokens.
+
+    The position table goes from (positions, hidden) to (longest, hidden): where a tokenizer cuts
+    there anyway, the other rows are never read. Shorter sentences keep their logits, bit for bit.
+
+    Raises:
+        InputError: the model has fewer positions.
+    """
+    cut = copy.deepcopy(model)
+    embeddings = getattr(cut, cut.base_model_prefix).embeddings
+    table = embeddings.position_embeddings
+    if not 0 < longest <= table.num_embeddings:
+        raise InputError(
+            f"{longest} positions cannot be kept of {table.num_embeddings}: choose from 1 to that"
+        )
+    rows = table.weight.detach()[:longest].clone()
+    positions = nn.Embedding.from_pretrained(rows, freeze=not table.weight.requires_grad)
+    embeddings.position_embeddings = positions.train(table.training)
+    for name, ids in embeddings.named_buffers():
+        setattr(embeddings, name, ids[:, :longest])
+    cut.config.max_position_embeddings = longest
+    return cut
+
+
 def compare(
     before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: Iterable[str]
 ) -> dict[str, float]:

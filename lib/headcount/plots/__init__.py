@@ -22,7 +22,7 @@ from headcount.plots.models import (
     reliability,
     weight_histogram,
 )
-from headcount.plots.results import differences, pareto, scores, speedups
+from headcount.plots.results import conditions, differences, pareto, scores, speedups
 from headcount.plots.style import (
     CLASSES,
     COLOURS,
@@ -43,6 +43,7 @@ __all__ = [
     "agreement",
     "annotate",
     "class_shares",
+    "conditions",
     "confusion_matrix",
     "differences",
     "family",

@@ -18,6 +18,7 @@ from matplotlib.ticker import (
 
 from headcount.plots.style import (
     COLOURS,
+    MARKERS,
     column,
     family,
     family_handles,
@@ -162,6 +163,61 @@ def speedups(points: pd.DataFrame, *, title: str) -> Figure:
     ax.set_ylabel("times as fast as the teacher, same runtime")
     _place_labels(ax, points, "predicted_speedup", "speedup")
     return figure
+
+
+@style()
+def conditions(grid: pd.DataFrame, *, title: str) -> Figure:
+    """Milliseconds a sentence, one panel a batch and length, one mark a number of threads.
+
+    Columns: variant, threads, batch (sentences at a time), tokens ("own", or what they are padded
+    to), ms_per_sentence_p50. All panels have the same logarithmic axis: equal distances are equal
+    ratios. The number beside a line says how often the most threads beat the fewest.
+    """
+    names, counts = list(dict.fromkeys(grid["variant"])), sorted(grid["threads"].unique())
+    parts = list(grid.sort_values("threads").groupby(["batch", "tokens"], sort=False))
+    parts.sort(key=lambda part: (part[0][0], part[0][1] != "own"))
+    height = 1.3 + -(-len(parts) // 2) * (0.7 + 0.27 * len(names))
+    figure, axes = panels(len(parts), title, height=height, per_row=2, sharex=True, sharey=True)
+    for ax, ((batch, tokens), part) in zip(axes, parts, strict=True):
+        for name, line in part.groupby("variant"):
+            row, ms, colour = names.index(name), line["ms_per_sentence_p50"], COLOURS[family(name)]
+            ax.plot(ms, [row] * len(ms), color=colour)
+            for count, value in zip(line["threads"], ms, strict=True):
+                ax.plot(value, row, color=colour, **_thread_mark(counts.index(count)))
+            if len(ms) > 1:
+                gain, beside = f"×{ms.iloc[0] / ms.iloc[-1]:.2f}", {"textcoords": "offset points"}
+                at = (ms.max(), row)
+                ax.annotate(gain, at, (8, 0), va="center", fontsize=9, color="#444", **beside)
+        rows(ax, names)
+        length = "own lengths" if tokens == "own" else f"{tokens} tokens"
+        ax.set_title(f"{'one' if batch == 1 else batch} at a time, {length}", fontsize=10.5)
+    low, high = grid["ms_per_sentence_p50"].min(), grid["ms_per_sentence_p50"].max()
+    room = max(2, high / low) ** 0.05
+    low, high = low / room, high * room**5
+    axes[0].set(xscale="log", xlim=(low, high), xticks=log_ticks(low, high))
+    axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes[0].xaxis.set_minor_locator(NullLocator())
+    for ax in axes[-2:]:
+        ax.set_xlabel("median ms a sentence (log scale)")
+    handles = [
+        Line2D([], [], color="#666", linestyle="", label=_counted(count), **_thread_mark(number))
+        for number, count in enumerate(counts)
+    ]
+    if len(counts) > 1:
+        handles.append(Line2D([], [], linestyle="", label="×: times as fast"))
+    handles += family_handles(names)
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, handletextpad=0.2)
+    return figure
+
+
+def _thread_mark(number: int) -> dict[str, object]:
+    """The look of the thread count with this number: the fewest is hollow."""
+    hollow = {"markerfacecolor": "white"} if number == 0 else {}
+    return {"marker": MARKERS[max(0, number - 1) % len(MARKERS)], "markersize": 6.5} | hollow
+
+
+def _counted(threads: int) -> str:
+    return f"{threads} thread" + ("s" if threads > 1 else "")
 
 
 def _floor(pooled: pd.DataFrame) -> float:

@@ -89,10 +89,13 @@ def annotate(figure: Figure, text: str) -> None:
         figure.supxlabel(text, x=0.99, ha="right", fontsize=8, color="#555")
 
 
+QUANTIZED = {"int8", "int4", "int2", "qat", "q8bert", "qbert", "noise"}  # words of their names
+
+
 def family(variant: str) -> str:
     """The family whose colour a variant has, from the words of its name; a key of `COLOURS`."""
     words = re.findall(r"\w+", variant)
-    if {"int8", "int4", "qat", "q8bert"} & set(words):
+    if QUANTIZED & set(words):
         return "quantization"
     if "random" in words:
         return "random"

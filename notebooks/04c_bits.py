@@ -1,0 +1,408 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4c. Which part of the model cannot do with few bits?
+#
+# The seed study says that the first and the last layer are "sensitivity cliffs" which must stay in high
+# precision, and shows no measurement. Here every module of the teacher is rounded alone: its weights to
+# eight, four and two bits, and once with the activations that go into it. Then Q-BERT's recipe for
+# giving bits to layers is followed, and put beside the same bits given to the wrong layers. On fold 0.
+#
+# | | |
+# |---|---|
+# | reads | sentences of chapter 1, the teacher of chapter 2 |
+# | writes | a sweep of 61 rounded teachers, three teachers trained in two to four bits |
+# | takes | each test sentence 61 times, curvature on a part of the training sentences, three trainings |
+
+# %% [markdown] tags=["colab", "not-in-report"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/04c_bits.ipynb)
+
+# %% [markdown]
+# ## What to expect
+#
+# - **Eight bits**, one module at a time: nothing that an interval can see.
+# - **Four bits**, in blocks of 32: **a point** at most for any module. The claim on trial is that
+#   embeddings and classifier lose more than the mean of the other modules (C12).
+# - **Two bits** leave three levels or four: **ten points** for some modules. If there are cliffs, this is
+#   where to see them.
+# - **Q-BERT** (Shen et al. 2020) gives more bits to layers where the loss is more curved, and loses 2.3
+#   points of accuracy at most with two to four bits a weight. At equal bytes its allocation should beat
+#   the reversed one; if it does not, the curvature had no say.
+
+# %% tags=["colab", "not-in-report"]
+# On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
+import os
+import subprocess
+import sys
+
+if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
+    address = "https://github.com/-owner-/headcount"
+    if not os.path.exists("Snakefile"):
+        if not os.path.exists("headcount"):
+            clone = ["git", "clone", "--quiet", "--depth=1", address, "headcount"]
+            subprocess.run(clone, check=True)
+        os.chdir("headcount")
+    sys.path.insert(0, os.path.abspath("lib"))
+    from headcount import colab
+
+    colab.set_up()
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from scipy.stats import spearmanr
+
+from headcount import chapter, distill, models, plots, quantize, stats, train
+
+# %% tags=["parameters"]
+# Where and what
+profile = "offline"
+work = "work/offline"
+artifacts = "artifacts/offline"
+data_dir = None
+fold = 0
+seed = 0
+threads = 2
+# Studied
+groups = 128  # of rows that share a scale, in Q-BERT
+low_bits = 2
+high_bits = 4
+average_bits = 3.0
+# Fixed
+subsets = 5  # of the training sentences, on which the curvature is measured
+subset_share = 0.02  # of the training sentences in each
+epochs = 4
+learning_rate = 5e-5
+batch_size = 32
+
+# %%
+run = chapter.begin("04c_bits", globals())
+
+# %%
+parts = run.split()
+teacher = run.load("teacher")
+labels, sentence_groups = parts.test["label"].to_numpy(), parts.test["group"].to_numpy()
+units = quantize.modules(teacher)
+matrices = {name: module.weight.detach() for name, module in teacher.named_modules()
+            if isinstance(module, (torch.nn.Linear, torch.nn.Embedding))}  # fmt: skip
+
+
+def inside(names):
+    """Names of the matrices in the modules of a unit."""
+    return [m for m in matrices if any(f"{m}.".startswith(f"{name}.") for name in names)]
+
+
+weights = {unit: sum(matrices[m].numel() for m in inside(names)) for unit, names in units.items()}
+pd.DataFrame({"weights": weights}).map("{:,}".format)
+
+# %% [markdown]
+# ## The idea, small: one module
+#
+# A scheme says what is rounded and how. With `only=` it says where. For the second matrix of the first
+# feed-forward block, by hand: round it in a copy, and compare what the copy answers with what the model
+# answers while the scheme is on.
+
+# %%
+schemes = {
+    "int8": quantize.weights_only(8),
+    "int8-activations": quantize.deployed(),
+    "int4": quantize.weights_only(4, block=quantize.BLOCK, embedding_bits=4),
+    "int2": quantize.weights_only(2, block=quantize.BLOCK, embedding_bits=2),
+}
+name = inside(units["layer 0 ffn"])[-1]
+copy = run.load("teacher")
+with torch.no_grad():
+    weight = copy.get_submodule(name).weight
+    blocks = weight.view(len(weight), -1, quantize.BLOCK)
+    largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
+    scale = largest / -2  # the level of largest magnitude is -2, of -2, -1, 0 and 1
+    scale[scale == 0] = 1
+    weight.copy_((scale * torch.clamp(torch.round(blocks / scale), -2, 1)).view_as(weight))
+few = parts.validation.head(32)
+by_hand = run.predict(copy, few)
+with quantize.simulated(teacher, replace(schemes["int2"], only=(name,))):
+    np.testing.assert_allclose(run.predict(teacher, few), by_hand, atol=1e-4)
+print(f"{name} in two bits: relative error {quantize.error(matrices[name], weight):.0%}")
+
+# %% [markdown]
+# ## Every module alone
+
+# %%
+whole = run.predict(teacher, parts.test)
+points = {"whole": whole}
+for bits, scheme in schemes.items():
+    for unit, names in units.items():
+        with quantize.simulated(teacher, replace(scheme, only=names)):
+            points[f"{bits} {unit}"] = run.predict(teacher, parts.test)
+sensitivity = run.sweep("sensitivity", points, parts.test, teacher)
+
+
+# %%
+def cross_entropy(logits):
+    """Mean cross-entropy with the labels, in nats."""
+    given = torch.nn.functional.cross_entropy(
+        torch.from_numpy(np.asarray(logits, dtype=np.float32)), torch.from_numpy(labels)
+    )
+    return float(given)
+
+
+rows = []
+for point, logits in points.items():
+    if point == "whole":
+        continue
+    bits, unit = point.split(" ", 1)
+    d = stats.paired_difference(labels, logits.argmax(1), whole.argmax(1), sentence_groups)
+    grid = [schemes[bits].linear, schemes[bits].embedding][unit == "embeddings"]
+    flat = [(matrices[m], grid.read_back(matrices[m])) for m in inside(units[unit])]
+    error = sum(float((w - r).square().sum()) for w, r in flat)
+    size = sum(float(w.square().sum()) for w, _ in flat)
+    row = {"bits": bits, "variant": unit, "diff": d.diff, "diff_low": d.low, "diff_high": d.high}
+    row |= {"cross-entropy rises": cross_entropy(logits) - cross_entropy(whole)}
+    changed = (logits.argmax(1) != whole.argmax(1)).mean()
+    rows.append(row | {"changed, %": 100 * changed, "rounding error": (error / size) ** 0.5})
+alone = pd.DataFrame(rows)
+run.table(alone, "sensitivity")
+shown = alone.pivot(index="variant", columns="bits", values=["diff", "cross-entropy rises"])
+shown["diff"] *= 100
+shown.loc[list(units)].round(3)
+
+# %%
+for bits, told in (("int4", "four"), ("int2", "two")):
+    some = alone[alone["bits"] == bits]
+    some = some.assign(label=some["variant"], variant=f"teacher-{bits}")
+    run.figure(
+        plots.differences(some, title=f"One module in {told} bits, the rest in FP32"),
+        f"alone-{bits}",
+        f"Paired differences in macro-F1 from the whole teacher, with one module's weights in {told} "
+        "bits, module by module from the words to the classifier, with 95 percent intervals",
+        some,
+    )
+
+# %% [markdown]
+# What to notice: whether the intervals at the two ends of a figure lie to the left of those in the middle,
+# and how much the picture changes from four bits to two. What it does not show: modules differ in size.
+# The table has the rounding error of each, as a share of its own weights.
+#
+# ## Is it where the rounding error is?
+
+# %%
+lines = []
+for bits in schemes:
+    some = alone[alone["bits"] == bits]
+    by_error = spearmanr(some["rounding error"], some["cross-entropy rises"]).statistic
+    by_size = spearmanr(
+        [weights[u] for u in some["variant"]], some["cross-entropy rises"]
+    ).statistic
+    lines.append((bits, by_error, by_size))
+columns = ["bits", "with the rounding error", "with the number of weights"]
+correlations = pd.DataFrame(lines, columns=columns)
+run.table(correlations, "correlations")
+correlations.round(2)
+
+# %% [markdown]
+# Rank correlations over the modules of how much the cross-entropy rises. A cliff that is only a module
+# with many weights, or one that rounds badly, is a matter of the grid and not of the place.
+#
+# ## Ends against middle, several ways
+
+# %%
+layers = teacher.config.num_hidden_layers
+outer = [f"layer {i} {part}" for i in (0, layers - 1) for part in ("attention", "ffn")]
+inner = [f"layer {i} {part}" for i in range(1, layers - 1) for part in ("attention", "ffn")]
+ends = ["embeddings", "classifier"]
+others = [unit for unit in units if unit not in ends]
+rows = []
+for bits in schemes:
+    loss = 0 - 100 * alone[alone["bits"] == bits].set_index("variant")["diff"]
+    row = {"bits": bits, "embeddings": loss["embeddings"], "classifier": loss["classifier"]}
+    row |= {"the others, mean": loss[others].mean(), "the others, largest": loss[others].max()}
+    row |= {"first and last layer, mean": loss[[u for u in outer if u in loss]].mean()}
+    rows.append(row | {"layers between, mean": loss[[u for u in inner if u in loss]].mean()})
+sides = pd.DataFrame(rows)
+run.table(sides, "ends")
+sides.round(2)
+
+# %% [markdown]
+# Macro-F1 lost, in points. And all modules at once, against the sum of the losses alone:
+
+# %%
+rows = []
+for bits, scheme in schemes.items():
+    with quantize.simulated(teacher, scheme):
+        logits = run.predict(teacher, parts.test)
+    d = stats.paired_difference(labels, logits.argmax(1), whole.argmax(1), sentence_groups)
+    total = 0 - 100 * alone.loc[alone["bits"] == bits, "diff"].sum()
+    mb = quantize.simulated_bytes(teacher, scheme) / 1e6
+    rows.append((bits, mb, 0 - 100 * d.diff, 0 - 100 * d.high, 0 - 100 * d.low, total))
+columns = ["bits", "MB, computed", "all at once, points lost", "low", "high", "sum of each alone"]
+at_once = pd.DataFrame(rows, columns=columns)
+run.table(at_once, "at-once")
+at_once.round(2)
+
+# %% [markdown]
+# ## Bits from curvature
+#
+# If a layer's weights $w$ are moved by a small $\Delta$ at a minimum, the loss rises by about
+# $\frac12 \Delta^\top H \Delta$, at most by $\frac12 \lambda_{\max} \|\Delta\|^2$. Q-BERT takes the
+# largest eigenvalue $\lambda$ of each layer's Hessian on several parts of the training sentences, and
+# ranks layers by $\Omega = |\mathrm{mean}(\lambda)| + \mathrm{std}(\lambda)$: the second term is for
+# layers whose curvature depends on the sentences.
+
+# %%
+names = [f"{teacher.base_model_prefix}.encoder.layer.{i}" for i in range(layers)]
+train_tokens = run.tokenize(parts.train)
+found = quantize.eigenvalues(
+    teacher, train_tokens, names, subsets=subsets, share=subset_share, batch_size=batch_size,
+    seed=run.seed,
+)  # fmt: skip
+omega = quantize.omega(found)
+curvature = pd.DataFrame(
+    {"layer": range(layers), "mean": found.mean(axis=1).to_numpy(),
+     "std": found.std(axis=1, ddof=0).to_numpy(), "omega": omega.to_numpy()}
+)  # fmt: skip
+run.table(curvature, "curvature")
+curvature.round(3)
+
+# %%
+sizes = {n: sum(matrices[m].numel() for m in inside((n,))) for n in names}
+budget = {"low": low_bits, "high": high_bits, "average": average_bits}
+chosen = quantize.bits_by_sensitivity(omega.to_dict(), sizes, **budget)
+wrong = quantize.bits_by_sensitivity((-omega).to_dict(), sizes, **budget)
+layer_loss = alone[alone["bits"] == "int2"].set_index("variant")["cross-entropy rises"]
+measured = [
+    sum(layer_loss.get(f"layer {i} {part}", 0.0) for part in ("attention", "ffn"))
+    for i in range(layers)
+]
+rank = spearmanr(omega, measured).statistic if layers > 2 else np.nan
+Markdown(
+    f"Bits by curvature, layer by layer: {', '.join(str(chosen[n]) for n in names)}. Reversed: "
+    f"{', '.join(str(wrong[n]) for n in names)}. Rank correlation of Omega with what two bits in "
+    f"that layer alone cost in cross-entropy, measured above: {rank:+.2f}, over {layers} layers."
+)
+
+# %% [markdown]
+# ## The same bytes, three ways
+#
+# `teacher-qbert` has its bits where the loss is curved, `teacher-qbert-reversed` where it is not, and
+# `teacher-qbert-uniform` has three everywhere. Groups of output rows share a scale, activations and
+# embeddings have eight bits, as in Q-BERT. First without training, then trained while rounded, on the
+# labels, with equal steps.
+
+# %%
+base = replace(quantize.weights_only(high_bits, groups=groups), activations="dynamic")
+uniform = dict.fromkeys(names, round(average_bits))
+arms = {"teacher-qbert": chosen, "teacher-qbert-reversed": wrong, "teacher-qbert-uniform": uniform}
+recipe = train.Recipe(epochs, learning_rate, batch_size, seed=run.seed)
+shapes = models.sizes(teacher) | {"macs": run.record("teacher").macs}
+rows = []
+for variant, bits in arms.items():
+    scheme = replace(base, bits=bits)
+    with quantize.simulated(teacher, scheme):
+        before = run.predict(teacher, parts.test)
+    model = run.load("teacher")
+    quantize.attach(model, scheme)
+    fitted = run.fit(variant, model, recipe, objective=distill.HardLabels())
+    logits = run.predict(fitted.model, parts.test)
+    mb = quantize.simulated_bytes(teacher, scheme) / 1e6
+    record = run.score(
+        variant, logits, parts.test, sizes=shapes, size_mb=mb, fitted=fitted, baseline="teacher",
+        runtime="simulated", precision="mixed", config={"bits": {str(k): v for k, v in bits.items()}},
+    )  # fmt: skip
+    untrained = stats.macro_f1(labels, before.argmax(1))
+    rows.append((variant, mb, untrained, record.macro_f1))
+columns = ["variant", "MB, computed", "macro-F1 before training", "after"]
+allocations = pd.DataFrame(rows, columns=columns)
+run.table(allocations, "allocations")
+allocations.round(3)
+
+# %%
+pairs = [(variant, "teacher") for variant in arms]
+pairs += [("teacher-qbert", other) for other in list(arms)[1:]]
+contrasts = []
+for variant, against in pairs:
+    d = run.contrast(variant, against)
+    row = {"variant": variant, "baseline": against, "diff": d.diff, "diff_low": d.low}
+    contrasts.append(row | {"diff_high": d.high, "p": d.p})
+contrasts = pd.DataFrame(contrasts)
+run.table(contrasts, "contrasts")
+run.figure(
+    plots.differences(contrasts, title="Two to four bits, trained"),
+    "contrasts",
+    "Paired differences in macro-F1 of three allocations of bits, from the teacher and from each other",
+    contrasts,
+)
+
+# %% [markdown]
+# What to compare: the last two lines with zero. They are what the curvature is worth. What the figure
+# does not show: there is one training of each, on one fold.
+#
+# ## The answer
+
+# %%
+verdicts = run.verdicts(["C12"])
+run.table(verdicts, "verdicts")
+verdicts.round(2)
+
+
+# %%
+worst = alone.loc[alone.groupby("bits")["diff"].idxmin()].set_index("bits")
+
+
+def lost(bits):
+    """The largest loss of a module alone, in words."""
+    return f"{-100 * worst.loc[bits, 'diff']:.1f} points ({worst.loc[bits, 'variant']})"
+
+
+eight = alone[alone["bits"] == "int8"]
+against = contrasts.set_index(["variant", "baseline"])
+reverse = against.loc[("teacher-qbert", "teacher-qbert-reversed")]
+to_teacher = against.loc[("teacher-qbert", "teacher")]
+lines = [
+    chapter.told(
+        "Eight bits in one module", "no difference to be seen",
+        f"{int((eight['diff_high'] < 0).sum())} of {len(eight)} modules below the whole model",
+        not (eight["diff_high"] < 0).any(),
+    ),
+    chapter.told("Four bits in one module", "a point at most", lost("int4"), worst.loc["int4", "diff"] > -0.01),
+    chapter.told("Two bits in one module", "ten points for some", lost("int2"), worst.loc["int2", "diff"] < -0.1),
+    chapter.told(
+        "Q-BERT's allocation", "2.3 points below FP32 at most",
+        f"{100 * to_teacher['diff']:+.1f} points", to_teacher["diff"] > -0.023,
+    ),
+    chapter.told(
+        "Against its reverse", "better",
+        f"{100 * reverse['diff']:+.1f} points ({100 * reverse['diff_low']:+.1f} to "
+        f"{100 * reverse['diff_high']:+.1f})",
+        reverse["diff_low"] > 0,
+    ),
+]  # fmt: skip
+Markdown("\n".join(lines) + "\n\nAll of this is one teacher on one fold.")
+
+# %% [markdown]
+# Do not protect a layer because of its place: round it, look, and keep the bits for what was seen to fall.
+#
+# **Next:** all these models still have every attention head. Chapter 5 asks which of them matter.
+
+# %%
+run.finish()
+
+# %% [markdown]
+# ## References
+#
+# - Shen et al. (2020). Q-BERT: Hessian based ultra low precision quantization of BERT. arXiv:1909.05840.
+# - Dong et al. (2019). HAWQ: Hessian aware quantization of neural networks with mixed precision.
+#   arXiv:1905.03696.
