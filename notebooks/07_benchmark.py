@@ -96,6 +96,8 @@ passed_over = [
     "student-tinybert",
     "student-map-*",
     # Trained further, and of the same shape as `student-small` in the same precision.
+    "student-hard*-onnx",
+    "student-kd*-onnx",
     "student-*-continued*",
     "student-*-qat*",
     "student-*-quant-noise",

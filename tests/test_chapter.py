@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from headcount import chapter, claims, models, plots, records, stats
+from headcount import chapter, claims, data, models, plots, records, stats
 from headcount.errors import InputError
 
 CELLS = [
@@ -242,3 +242,33 @@ def test_caveats_stand_at_the_top_of_a_chapter_and_under_its_figures(settled, ca
     real = settled(corpus="phrasebank-fiqa")
     assert "synthetic" not in capsys.readouterr().out
     assert real.verdict("C1", result) == "supported"
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def test_an_interval_decides_whether_a_difference_lies_within():
+    def between(low, high):
+        return stats.Difference((low + high) / 2, low, high, 0.5, 100, 100)
+
+    assert chapter.within(between(-0.004, 0.01), -0.005) is True
+    assert chapter.within(between(-0.02, -0.006), -0.005) is False
+    assert chapter.within(between(-0.02, 0.0), -0.005) is None
+    assert chapter.within(between(0.006, 0.01), -0.005, 0.005) is False
+    assert chapter.in_points(between(-0.0125, 0.0)) == "-0.62 (-1.25 to +0.00)"
+    assert chapter.told("It", "little", "much", None) == (
+        "* It: expected little, found much, **undecided**."
+    )
+
+
+def test_sentences_of_the_domain_are_of_no_part_that_is_judged(settled, tmp_path):
+    labelled = pd.DataFrame({"text": list("abcdef"), "group": range(6), "fold": [0, 0, 1, 1, 2, 2]})
+    labelled = labelled.assign(id=labelled["text"], label=0, source="phrasebank", conflict=False)
+    others = pd.DataFrame({"text": list("uvwx"), "group": [6, 3, 7, 8], "label": 0})
+    others = others.assign(id=others["text"], agreement=66, conflict=False)
+    others["source"] = ["phrasebank", "phrasebank", "twitter-train", "twitter-valid"]
+    run = settled()
+    run.__dict__["_parts"] = data.Split(labelled[4:], labelled[2:4], labelled[:2])
+    for name, frame in (("sentences", labelled), ("others", others)):
+        frame.to_parquet(run.artifacts / "data" / f"{name}.parquet")
+    assert run.domain_texts() == ["e", "f", "u"]  # v is near a sentence of the validation part

@@ -207,3 +207,19 @@ def test_a_fold_can_be_judged_alone(folder):
     assert (alone.n, together.n) == (400, 800)
     assert isinstance(alone, stats.Difference)
     assert named["unit"] in claims.SCALES
+
+
+def test_the_ends_are_judged_against_the_mean_of_the_others():
+    """Of 60 sentences the ends lose 6 and none, the others 1 and 5; other bits do not count."""
+    labels = np.tile([0, 1, 2], 20)
+
+    def wrong(n):
+        return np.where(np.arange(60) < n, (labels + 1) % 3, labels)
+
+    points = {"whole": wrong(0), "int4 embeddings": wrong(6), "int4 classifier": wrong(0)}
+    points |= {"int4 layer 0 ffn": wrong(1), "int4 pooler": wrong(5), "int2 pooler": wrong(60)}
+    f1 = {name: np.array(stats.macro_f1(labels, guesses)) for name, guesses in points.items()}
+    by_hand = (f1["int4 layer 0 ffn"] + f1["int4 pooler"]) / 2
+    by_hand -= (f1["int4 embeddings"] + f1["int4 classifier"]) / 2
+    assert claims.ends_minus_rest(f1) == pytest.approx(by_hand)
+    assert claims.ends_minus_rest(f1 | {"int4 embeddings": f1["int2 pooler"]}) > 0.1

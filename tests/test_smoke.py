@@ -25,11 +25,12 @@ VARIANTS = {
     *(f"{of}-{bits}" for of in ("teacher", "student-small") for bits in ("int8-weights", "int4")),
     *("student-small-trimmed", "student-small-trimmed-int8"),
     *("student-small-continued", "student-small-continued-int8", "student-small-continued-int4"),
-    *(f"student-small-{arm}" for arm in ("qat", "quant-noise", "q8bert", "qat-int4")),
+    *("student-small-qat", "student-small-quant-noise", "student-small-qat-int4"),
+    *("student-small-q8bert", "student-small-continued-q8bert"),
 }
 ONCE = {  # of chapters 4c and 5b, on fold 0
     *("heads-fixed", "heads-one-a-layer"),
-    *("teacher-qbert", "teacher-qbert-reversed", "teacher-qbert-uniform"),
+    *(f"teacher-qbert{end}" for end in ("", "-reversed", "-uniform", "-control")),
 }
 
 

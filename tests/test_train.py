@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,6 +241,18 @@ def test_training_in_bf16_leaves_a_model_that_computes_in_fp32(
         copied.classifier.weight.zero_()
         copied.classifier.bias.zero_()
     assert not train.predict(copied, validation, word_pieces).any()
+
+
+def test_a_recipe_may_ask_for_its_own_precision(
+    tiny, sentences, word_pieces, tmp_path, monkeypatch
+):
+    weights = {}
+    for where, asked in (("bf16", None), ("bf16", "fp32"), ("fp32", None)):
+        monkeypatch.setattr(train, "precision", lambda device, where=where: where)
+        folder = tmp_path / f"{where}-{asked}"
+        fitted = fit(tiny, sentences, word_pieces, folder, replace(RECIPE, precision=asked))
+        weights[where, asked] = fitted.weights_sha256
+    assert weights["bf16", "fp32"] == weights["fp32", None] != weights["bf16", None]
 
 
 def test_rounds_in_bf16_end_the_same_when_the_first_is_only_loaded(

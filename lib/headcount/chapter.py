@@ -381,7 +381,7 @@ class Run:
             size_mb=size_mb,
             train_seconds=None if fitted is None else fitted.seconds,
             steps=None if fitted is None else fitted.steps,
-            device=device_name(self.device) if runtime == "torch" else "cpu",
+            device=device_name(self.device) if runtime in ("torch", "simulated") else "cpu",
             precision=precision,
             runtime=runtime,
             teacher_saw_test=self.facts["teacher_saw_test"],
@@ -433,7 +433,7 @@ class Run:
             baseline=baseline,
             fitted=fitted,
             runtime="onnxruntime",
-            precision=precision.partition("-")[0],
+            precision=precision.partition("-")[0],  # int8-weights is int8
             config=config,
         )
         self.describe(variant, logits, self.record(baseline))
@@ -715,10 +715,26 @@ class Run:
         records.write_json(done, {"commit": commit(), "files": sorted(set(written))})
 
 
-def told(name: str, expected: str, found: str, holds: bool) -> str:
-    """A line of a chapter's answer: what was expected, what was found, and whether it fits."""
-    outcome = "inside" if holds else "outside"
+def told(name: str, expected: str, found: str, holds: bool | None) -> str:
+    """A line of a chapter's answer: what was expected, what was found, and whether it fits.
+
+    ``holds`` is None where what was found leaves it open.
+    """
+    outcome = {True: "inside", False: "outside", None: "undecided"}[holds]
     return f"* {name}: expected {expected}, found {found}, **{outcome}**."
+
+
+def within(difference: stats.Difference, low: float, high: float = np.inf) -> bool | None:
+    """Whether a difference lies from ``low`` to ``high``, by its interval; None where it may."""
+    if low <= difference.low and difference.high <= high:
+        return True
+    return False if difference.high < low or high < difference.low else None
+
+
+def in_points(difference: stats.Difference) -> str:
+    """A difference in macro-F1 and its interval, in points: ``-0.31 (-0.92 to +0.27)``."""
+    values = (difference.diff, difference.low, difference.high)
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value + 0.0 for value in values))
 
 
 def begin(chapter: str, namespace: dict[str, Any]) -> Run:

@@ -51,6 +51,7 @@ class Recipe:
     Attributes:
         rates: learning rates of their own for parameters whose name has a given part, without
             weight decay; warmed up and decayed alike.
+        precision: ``bf16``, ``fp16`` or ``fp32``; by default the device's own (:func:`precision`).
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class Recipe:
     weight_decay: float = 0.01
     seed: int = 0
     rates: dict[str, float] = field(default_factory=dict, hash=False)
+    precision: str | None = None
 
 
 @dataclass
@@ -394,6 +396,7 @@ def _train(
     name: str,
 ) -> dict[str, Any]:
     where = device()
+    wanted = recipe.precision or precision(where)
     resumed = last_checkpoint(folder)
     steps = math.ceil(len(data) / recipe.batch_size) * recipe.epochs
     log.info(
@@ -410,8 +413,8 @@ def _train(
         warmup_steps=math.ceil(recipe.warmup * steps),
         seed=recipe.seed,
         use_cpu=where == "cpu",
-        bf16=precision(where) == "bf16",
-        fp16=precision(where) == "fp16",
+        bf16=wanted == "bf16",
+        fp16=wanted == "fp16",
         logging_steps=LOG_EVERY,
         logging_nan_inf_filter=False,
         save_strategy="epoch",

@@ -67,11 +67,18 @@ def scores(
 
 
 @style()
-def differences(contrasts: pd.DataFrame, *, title: str, xlabel: str | None = None) -> Figure:
+def differences(
+    contrasts: pd.DataFrame,
+    *,
+    title: str,
+    xlabel: str | None = None,
+    xlim: tuple[float, float] | None = None,
+) -> Figure:
     """Forest plot of paired differences, in points, with a line at zero and each one's margin.
 
     Columns: variant, diff, diff_low, diff_high (fractions); optional baseline (named under the
     variant), label (instead of both), margin (a fraction, drawn as a tick where it is not 0).
+    Figures to be compared with each other have one `xlim`, in points.
     """
     figure, (ax,) = panels(1, title, height=1.6 + 0.42 * len(contrasts))
     ax.axvline(0, color="#444", linewidth=1.2, zorder=1)
@@ -86,6 +93,8 @@ def differences(contrasts: pd.DataFrame, *, title: str, xlabel: str | None = Non
         between = f"{line.variant}\n− {line.baseline}" if "baseline" in contrasts else line.variant
         names.append(getattr(line, "label", between))
     rows(ax, names)
+    if xlim is not None:
+        ax.set_xlim(xlim)
     if any("\n" in name for name in names):
         ax.tick_params(axis="y", labelsize=9)
     drawn = contrasts["margin"].fillna(0).ne(0).any() if "margin" in contrasts else False

@@ -50,9 +50,9 @@ def fake_quantize(
 ) -> Tensor:
     """x as its codes from ``low`` to ``high`` are read back, with a gradient.
 
-    The gradient is the identity where the code is inside the range, and 0 where it was clipped
-    (straight-through estimator: Bengio 2013; Jacob 2018, section 3). Computed in the precision of
-    ``scale``, whatever that of ``x``.
+    The gradient is the identity (straight-through estimator: Bengio 2013) where the code is inside
+    the range, and 0 where it was clipped. Computed in the precision of ``scale``, whatever that of
+    ``x``.
 
     Args:
         scale, zero_point: broadcast against ``x``, in FP32 at least; no gradient flows into them.
