@@ -61,7 +61,7 @@ def scores(
         ax.axvline(at, color=COLOURS[family(reference)], linewidth=1, linestyle="--", zorder=0)
     rows(ax, pooled["variant"])
     ticks = "; ticks: each fold alone" if "fold_scores" in pooled else ""
-    ax.set_xlabel(f"macro-F1 on the sentences {part} (95 % interval{ticks})")
+    ax.set_xlabel(f"macro-F1 on the sentences {part} (95 % interval{ticks})", loc="right")
     family_legend(figure, pooled["variant"])
     return figure
 
@@ -99,7 +99,8 @@ def differences(
         ax.tick_params(axis="y", labelsize=9)
     drawn = contrasts["margin"].fillna(0).ne(0).any() if "margin" in contrasts else False
     note = "; dotted: margin" if drawn else ""
-    ax.set_xlabel(xlabel or f"difference in macro-F1, points (95 % paired interval{note})")
+    told = xlabel or f"difference in macro-F1, points (95 % paired interval{note})"
+    ax.set_xlabel(told, loc="right")  # names to the left leave less room than it may need
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
     family_legend(figure, contrasts["variant"])
     return figure
