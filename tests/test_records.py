@@ -1,3 +1,4 @@
+import gzip
 import json
 import zlib
 
@@ -173,6 +174,18 @@ def test_the_table_has_the_designs_columns_and_the_rulers_readings(tmp_path):
     assert list(records.table(tmp_path)) == records.RESULTS_COLUMNS
     records.write_measures(tmp_path, [])
     assert records.measures(tmp_path).empty
+
+
+def test_tables_are_read_as_they_are_published(tmp_path):
+    write(tmp_path, "teacher")
+    records.write_sweep(tmp_path, *sweep_of())
+    before = records.predictions(tmp_path, "teacher"), records.sweep(tmp_path, "one-shot")
+    for path in (tmp_path / "predictions", tmp_path / "sweeps"):
+        for table in path.glob("*.csv"):
+            table.with_name(f"{table.name}.gz").write_bytes(gzip.compress(table.read_bytes()))
+            table.unlink()
+    pd.testing.assert_frame_equal(records.predictions(tmp_path, "teacher"), before[0])
+    pd.testing.assert_frame_equal(records.sweep(tmp_path, "one-shot"), before[1])
 
 
 def test_missing_predictions_are_told(tmp_path):

@@ -1,5 +1,6 @@
 """The runner and the DAG: real Snakemake, jupytext and papermill on chapters of a few lines."""
 
+import gzip
 import os
 import re
 import shutil
@@ -678,19 +679,32 @@ def test_publish(tmp_path):
     ):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(name)
+    warning = nbformat.v4.new_output("stream", name="stderr", text="/home/me/lib.py:1: Warning")
+    printed = nbformat.v4.new_output("stream", name="stdout", text="Zahl: ½")
+    cell = nbformat.v4.new_code_cell("1", outputs=[warning, printed])
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 2"), cell])
+    nbformat.write(executed, work / "notebooks/fold0/02_teacher.ipynb")
     (reports / "demo").mkdir(parents=True)
     (reports / "demo" / "stale.csv").touch()
     publish(work, reports)
     files = {p.relative_to(reports).as_posix() for p in reports.rglob("*") if p.is_file()}
     assert files == {
         "demo/records/teacher.fold0.seed0.json",
-        "demo/predictions/teacher.fold0.seed0.csv",
+        "demo/predictions/teacher.fold0.seed0.csv.gz",
         "demo/notebooks/fold0/02_teacher.ipynb",
         "demo/figures/fold1/02_teacher-curves.png",
         "demo/tables/fold0/05_pruning-rounds.csv",
         "demo/measures/teacher.json",
         "demo/report.html",
     }
+    packed = reports / "demo/predictions/teacher.fold0.seed0.csv.gz"
+    assert gzip.decompress(packed.read_bytes()) == b"predictions/teacher.fold0.seed0.csv"
+    before = packed.read_bytes()
+    left = nbformat.read(reports / "demo/notebooks/fold0/02_teacher.ipynb", as_version=4)
+    nbformat.validate(left)
+    assert left.cells[1].outputs == [printed]
+    publish(work, reports)
+    assert packed.read_bytes() == before
 
 
 def test_publish_keeps_reports_small(tmp_path):

@@ -568,7 +568,8 @@ class Run:
             teacher_saw_test=self.facts["teacher_saw_test"],
             provenance=self.provenance(),
         )
-        table = frame[["id", "group", "source", "label"]].assign(**guesses)
+        known = frame[["id", "group", "source", "label"]]
+        table = pd.concat([known, pd.DataFrame(guesses, index=frame.index)], axis=1)
         records.write_sweep(self.work, sweep, table)
         self._scored.add(sweep.stem)
         return curves.scores(table)

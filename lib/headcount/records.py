@@ -362,9 +362,7 @@ def sweep(folder: Path, name: str, fold: int | str = "*") -> pd.DataFrame:
     parts = []
     for one in found:
         path = folder / "sweeps" / f"{one.stem}.csv"
-        if not path.exists():
-            raise InputError(f"{path} is missing: run chapter {one.chapter} again")
-        part = pd.read_csv(path, dtype={"id": str, "source": str})
+        part = _read_table(path, one.chapter)
         if list(part) != [*SENTENCE_COLUMNS, *one.points] or len(part) != one.n:
             raise InputError(
                 f"{path} does not hold the {one.n} sentences and {len(one.points)} points that its "
@@ -427,6 +425,15 @@ def table(folder: Path) -> pd.DataFrame:
     return results.astype(dict.fromkeys(whole, "Int64"))
 
 
+def _read_table(path: Path, chapter: str) -> pd.DataFrame:
+    """A table of sentences, as it was written or as `headcount.study.publish` packs it."""
+    packed = path.with_name(f"{path.name}.gz")
+    if not path.exists() and not packed.exists():
+        raise InputError(f"{path} is missing: run chapter {chapter} again")
+    table = pd.read_csv(path if path.exists() else packed, dtype={"id": str, "source": str})
+    return table.copy()  # in one block: a column for each of many points makes as many
+
+
 def predictions(folder: Path, variant: str, *, fold: int | str = "*") -> pd.DataFrame:
     """Test predictions of ``variant``, all seeds and, unless one is named, all folds pooled.
 
@@ -439,10 +446,7 @@ def predictions(folder: Path, variant: str, *, fold: int | str = "*") -> pd.Data
     for record in read(folder, variant=variant, fold=fold):
         if record.split != "test":
             continue
-        path = folder / "predictions" / f"{record.stem}.csv"
-        if not path.exists():
-            raise InputError(f"{path} is missing: run chapter {record.chapter} again")
-        part = pd.read_csv(path, dtype={"id": str, "source": str})
+        part = _read_table(folder / "predictions" / f"{record.stem}.csv", record.chapter)
         parts.append(part.assign(fold=record.fold, seed=record.seed))
     if not parts:
         raise InputError(f"no test predictions of {variant!r} in {folder}: run its chapter first")

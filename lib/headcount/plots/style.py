@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from PIL import Image
 
 CLASSES = ("negative", "neutral", "positive")
 
@@ -70,9 +72,16 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write `figure` as PNG at 150 dots an inch: 1,200 px wide, sharp when shown at 900."""
+    """Write `figure` as PNG at 150 dots an inch: 1,200 px wide, sharp when shown at 900.
+
+    In 256 colours, the figure's own: a third of the bytes, and every figure is kept several times.
+    """
+    drawn = io.BytesIO()
     with style():
-        figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
+        figure.savefig(drawn, dpi=150, facecolor="white")
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
 
 
 def annotate(figure: Figure, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from headcount.errors import InputError
 
 REPORTS = Path("reports")
 LIMIT_BYTES = 25_000_000
+VOUCHING = {"predictions": "records", "sweeps": "sweeps"}  # where a table's JSON is
 KEPT = (
     "report.html",
     "report.md",
@@ -44,10 +47,10 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
         for path in reports.rglob("*")
         if path.is_file() and target not in path.parents
     )
-    files = complete(work)
-    size = sum(path.stat().st_size for path in files)
+    files = dict(published(path, work) for path in complete(work))
+    size = sum(map(len, files.values()))
     if others + size > LIMIT_BYTES:
-        large = max(files, key=lambda path: path.stat().st_size)
+        large = max(files, key=lambda name: len(files[name]))
         raise InputError(
             f"{work} would bring {reports} to {(others + size) / 1e6:.1f} MB, more than the "
             f"{LIMIT_BYTES / 1e6:.0f} MB that git keeps (largest: {large}): make its files smaller"
@@ -56,13 +59,9 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     new.mkdir(parents=True)
-    for path in files:
-        copy = new / path.relative_to(work)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".ipynb":
-            copy.write_text(repointed(path.read_text(encoding="utf-8"), work.name), "utf-8")
-        else:
-            shutil.copyfile(path, copy)
+    for name, content in files.items():
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        (new / name).write_bytes(content)
     if target.exists():
         target.rename(old)
     new.rename(target)
@@ -70,15 +69,34 @@ def publish(work: Path, reports: Path = REPORTS) -> Path:
     return target
 
 
+def published(path: Path, work: Path) -> tuple[Path, bytes]:
+    """Where in its folder a file of ``work`` is published, and its content there.
+
+    Tables of sentences are packed (pandas reads ``.csv.gz`` as it reads ``.csv``). Notebooks open
+    their own study's copy on Colab, and leave out what libraries said on standard error: warnings
+    that name files of this machine.
+    """
+    name, content = path.relative_to(work), path.read_bytes()
+    if name.parent.name in VOUCHING and path.suffix == ".csv":
+        # No time and no name: the same table is the same file.
+        return name.with_name(f"{name.name}.gz"), gzip.compress(content, mtime=0)
+    if path.suffix == ".ipynb":
+        notebook = json.loads(repointed(content.decode("utf-8"), work.name))
+        for cell in notebook["cells"]:
+            if "outputs" in cell:
+                cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+        content = (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    return name, content
+
+
 def complete(work: Path) -> list[Path]:
     """Files of ``work`` that are results."""
-    vouching = {"predictions": "records", "sweeps": "sweeps"}  # where a file's JSON is
     return [
         path
         for pattern in KEPT
         for path in sorted(work.glob(pattern))
         if path.is_file()
         if not path.name.startswith(".") and not path.name.endswith(".partial.ipynb")
-        if path.parent.name not in vouching
-        or (work / vouching[path.parent.name] / f"{path.stem}.json").exists()
+        if path.parent.name not in VOUCHING
+        or (work / VOUCHING[path.parent.name] / f"{path.stem}.json").exists()
     ]
