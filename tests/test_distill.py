@@ -187,7 +187,7 @@ def test_a_fingerprint_tells_objectives_apart_and_reads_their_own_code(tiny, sen
 
     for objective, own in (
         (kd, []),
-        (layers, ["layers.py"]),
+        (layers, ["layers.py", "internals.py"]),
         (prune.L0(0.1), ["gates.py"]),
         (FromANotebook(), []),
     ):

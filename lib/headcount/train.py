@@ -297,10 +297,13 @@ def last_checkpoint(folder: Path) -> Path | None:
 def training_code(objective: distill.Objective) -> list[Path]:
     """Files with the code of a training: ours, the logits', and the objective's class's own.
 
-    Other objectives are left out, so that a change of one of them leaves this training as it is.
+    With the objective's come those of the objects that it is made of. Other objectives are left
+    out, so that a change of one of them leaves this training as it is.
     """
     names = [__name__, distill.student_logits.__module__]
     names += [parent.__module__ for parent in type(objective).__mro__]
+    made_of = (type(part).__module__ for part in vars(objective).values())
+    names += [name for name in made_of if name.startswith(f"{__package__}.")]
     # A class may come from where there is no file: from Python itself, or from a notebook.
     files = [getattr(sys.modules.get(name), "__file__", None) for name in names]
     return [Path(file) for file in dict.fromkeys(files) if file]

@@ -1,17 +1,19 @@
 """What a student is trained towards: labels, the teacher's logits, what is inside the teacher."""
 
-from headcount.distill.layers import (
+from headcount.distill.internals import (
     Cached,
     Internals,
-    LayerLosses,
     Recomputed,
+    mean_probabilities,
+    observed,
+)
+from headcount.distill.layers import (
+    LayerLosses,
     attach_projections,
     balanced,
     detach_projections,
     hidden_loss,
     layer_map,
-    mean_probabilities,
-    observed,
     probability_loss,
     score_loss,
     shares,
