@@ -222,7 +222,7 @@ def test_weights_that_are_not_those_of_the_record_are_refused(settled, tiny, wor
 
 
 def test_what_ran_elsewhere_than_in_torch_ran_on_the_cpu(settled, monkeypatch):
-    monkeypatch.setattr(chapter, "device_name", lambda device: "a card")
+    monkeypatch.setattr(chapter.machine, "device_name", lambda device: "a card")
     run = settled()
     assert score(run, "teacher").device == "a card"
     assert score(run, "teacher-int8", runtime="onnxruntime").device == "cpu"

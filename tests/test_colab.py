@@ -221,7 +221,7 @@ def test_a_chapter_opened_on_colab(colab_python, address, tmp_path, monkeypatch)
     clone = tmp_path / "headcount"
     found, versions = told.splitlines()[2:4]
     file, torch_file, folder = json.loads(found)
-    assert Path(file) == clone / "lib/headcount/chapter.py"
+    assert Path(file) == clone / "lib/headcount/chapter/__init__.py"
     assert Path(torch_file).resolve() == Path(sysconfig.get_path("purelib"), "torch/__init__.py")
     assert Path(folder) == clone
     assert versions.startswith("7.34.0 6.17.1 2.")
