@@ -497,13 +497,9 @@ questions = [
     ("student-small", "teacher", "student-small against the teacher"),
     ("student-tiny", "teacher", "student-tiny against the teacher"),
 ]
-rows = []
-for variant, against, label in questions:
-    if {variant, against} <= {*students, "teacher"}:
-        d = run.contrast(variant, against)
-        row = {"label": label, "variant": variant, "baseline": against, "diff": d.diff}
-        rows.append(row | {"diff_low": d.low, "diff_high": d.high, "p": d.p})
-contrasts = pd.DataFrame(rows)
+asked = {(v, b): label for v, b, label in questions if {v, b} <= {*students, "teacher"}}
+contrasts = chapter.contrast_table({pair: run.contrast(*pair) for pair in asked})
+contrasts.insert(0, "label", [*asked.values()])
 run.table(contrasts, "contrasts")
 run.figure(
     plots.differences(contrasts, title=f"What makes the difference, fold {run.fold}"),

@@ -227,18 +227,22 @@ errors.describe().loc[["min", "50%", "max"]].style.format("{:.2%}")
 # %% [markdown]
 # ## The library says the same
 #
-# `run.deploy` writes the FP32 model as ONNX, and has ONNX Runtime round it where asked. First the
-# control: torch and ONNX Runtime must agree before anything is rounded.
+# `run.ship` writes a model as ONNX, has ONNX Runtime round it where asked, and records what the file
+# answers. First the control: torch and ONNX Runtime must agree before anything is rounded.
 
 # %%
-onnx_folder = run.deploy("teacher-onnx", teacher, int8=False)
 in_torch = run.predict(teacher, parts.test)
-in_onnx = export.OnnxClassifier(onnx_folder, run.threads).logits(test_ids)
+in_onnx = run.ship("teacher-onnx", teacher, "fp32", baseline="teacher")
+onnx_folder = run.model_folder("teacher-onnx")
 np.testing.assert_allclose(in_onnx, in_torch, atol=1e-3)
 Markdown(f"Largest difference of a logit, FP32: {np.abs(in_onnx - in_torch).max():.1e}.")
 
 # %%
-int8_folder = run.deploy("teacher-int8", teacher, int8=True, onnx_file=onnx_folder / "model.onnx")
+exports = {"teacher": onnx_folder / "model.onnx"}
+in_int8 = run.ship(
+    "teacher-int8", teacher, "int8", baseline="teacher", onnx_file=exports["teacher"]
+)
+int8_folder = run.model_folder("teacher-int8")
 stored = export.constants(int8_folder / "model.onnx")
 words = f"{teacher.base_model_prefix}.embeddings.word_embeddings.weight"
 np.testing.assert_allclose(stored[f"{words}_scale"], step, rtol=1e-6)
@@ -356,20 +360,18 @@ Markdown(
 # %% [markdown]
 # ## Every model
 #
-# The control is exported first, and held against the FP32 model in torch; then each model's INT8
-# version is recorded against it.
+# The students as the teacher: the control is exported first, and held against the FP32 model in
+# torch; then the INT8 version is recorded against it.
 
 # %%
-run.ship("teacher-onnx", teacher, "fp32", baseline="teacher", onnx_file=onnx_folder / "model.onnx")
-fp32, logits, exports = {}, {}, {"teacher": onnx_folder / "model.onnx"}
-for variant in variants:
+fp32, logits = {"teacher": in_torch}, {"teacher-int8": in_int8}
+for variant in variants[1:]:
     model = run.load(variant)
     fp32[variant] = run.predict(model, parts.test)
-    if variant not in exports:
-        folder = run.deploy(f"{variant}-onnx", model)
-        control = export.OnnxClassifier(folder, run.threads).logits(test_ids)
-        np.testing.assert_allclose(control, fp32[variant], atol=1e-3)
-        exports[variant] = folder / "model.onnx"
+    folder = run.deploy(f"{variant}-onnx", model)
+    control = export.OnnxClassifier(folder, run.threads).logits(test_ids)
+    np.testing.assert_allclose(control, fp32[variant], atol=1e-3)
+    exports[variant] = folder / "model.onnx"
     logits[f"{variant}-int8"] = run.ship(
         f"{variant}-int8", model, "int8", baseline=variant, onnx_file=exports[variant]
     )
@@ -531,11 +533,7 @@ halves = [(f"{v}-int8", f"{v}-int8-weights") for v in few_bits]
 words = [(f"{trimmed}-trimmed", trimmed), (f"{trimmed}-trimmed-int8", trimmed)]
 words = words if smaller is not None else []
 found = {pair: run.contrast(*pair) for pair in [*twins.items(), *halves, *words]}
-contrasts = pd.DataFrame(
-    {"variant": variant, "baseline": against, "diff": d.diff, "diff_low": d.low,
-     "diff_high": d.high, "p": d.p, "margin": claims.BY_ID["C10"].margin}
-    for (variant, against), d in found.items()
-)  # fmt: skip
+contrasts = chapter.contrast_table(found).assign(margin=claims.BY_ID["C10"].margin)
 run.table(contrasts, "contrasts")
 rounding = contrasts.iloc[: len(twins)]
 run.figure(

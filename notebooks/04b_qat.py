@@ -324,11 +324,7 @@ pairs = {
     (f"{student}-qat-int4", f"{continued}-int4"): "trained for INT4, against afterwards",
 }
 found = {pair: run.contrast(*pair) for pair in pairs}
-contrasts = pd.DataFrame(
-    {"label": label, "variant": pair[0], "baseline": pair[1], "diff": found[pair].diff,
-     "diff_low": found[pair].low, "diff_high": found[pair].high, "p": found[pair].p}
-    for pair, label in pairs.items()
-)  # fmt: skip
+contrasts = chapter.contrast_table(found).assign(label=[*pairs.values()])
 run.table(contrasts, "contrasts")
 run.figure(
     plots.differences(contrasts, title=f"Trained for few bits, fold {run.fold}"),

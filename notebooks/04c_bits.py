@@ -290,14 +290,14 @@ at_once.round(2)
 # %%
 names = [f"{teacher.base_model_prefix}.encoder.layer.{i}" for i in range(layers)]
 train_tokens = run.tokenize(parts.train)
-found = quantize.eigenvalues(
+eigenvalues = quantize.eigenvalues(
     teacher, train_tokens, names, subsets=subsets, share=subset_share, batch_size=batch_size,
     seed=run.seed,
 )  # fmt: skip
-omega = quantize.omega(found)
+omega = quantize.omega(eigenvalues)
 curvature = pd.DataFrame(
-    {"layer": range(layers), "mean": found.mean(axis=1).to_numpy(),
-     "std": found.std(axis=1, ddof=0).to_numpy(), "omega": omega.to_numpy()}
+    {"layer": range(layers), "mean": eigenvalues.mean(axis=1).to_numpy(),
+     "std": eigenvalues.std(axis=1, ddof=0).to_numpy(), "omega": omega.to_numpy()}
 )  # fmt: skip
 run.table(curvature, "curvature")
 curvature.round(3)
@@ -373,12 +373,8 @@ allocations.round(3)
 control, rounded = "teacher-qbert-control", list(arms)[1:]
 pairs = [(control, "teacher"), *((variant, control) for variant in rounded)]
 pairs += [("teacher-qbert", other) for other in rounded[1:]]
-contrasts = []
-for variant, against in pairs:
-    d = run.contrast(variant, against)
-    row = {"variant": variant, "baseline": against, "diff": d.diff, "diff_low": d.low}
-    contrasts.append(row | {"diff_high": d.high, "p": d.p})
-contrasts = pd.DataFrame(contrasts)
+found = {pair: run.contrast(*pair) for pair in pairs}
+contrasts = chapter.contrast_table(found)
 run.table(contrasts, "contrasts")
 run.figure(
     plots.differences(contrasts, title="Two to four bits, trained"),
@@ -415,8 +411,8 @@ def judged(bits, low):
     return value, False if beyond > 1 else True if safe else None
 
 
-to_control = run.contrast("teacher-qbert", control)
-to_reverse = run.contrast("teacher-qbert", "teacher-qbert-reversed")
+to_control = found["teacher-qbert", control]
+to_reverse = found["teacher-qbert", "teacher-qbert-reversed"]
 two, small = judged("int2", -0.1)
 lines = [
     chapter.told("Eight bits in one module", "no loss to be seen", *judged("int8", 0.0)),

@@ -112,7 +112,7 @@ def differences(mine: Path, theirs: Path) -> list[str]:
     """Names of what two published folders of fold 0 do not have in common, clocks left out."""
     found = []
     for pattern, read in (
-        ("predictions/*.fold0.*.csv", Path.read_bytes),
+        ("predictions/*.fold0.*.csv.gz", Path.read_bytes),
         ("records/*.fold0.*.json", _without_clocks),
     ):
         names = {

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from test_surgery import CONFIGS, batch, build, logits
+from test_train import KilledError, StopsAt
 
 from headcount import data, distill, export, models, quantize, train
 from headcount.errors import InputError
@@ -625,28 +626,6 @@ def fit(tiny, sentences, tokenizer, folder, scheme, objective=None, recipe=RECIP
         objective=objective,
         validation=sentences(20, seed=1),
     )
-
-
-class KilledError(Exception):
-    pass
-
-
-class StopsAt:
-    """Hard labels, until a step at which the process would be killed."""
-
-    __module__ = distill.HardLabels.__module__  # it counts as what it stands for
-
-    def __init__(self, step):
-        self.step, self.calls = step, 0
-
-    def __call__(self, model, batch):
-        self.calls += 1
-        if self.calls == self.step:
-            raise KilledError
-        return distill.HardLabels()(model, batch)
-
-    def describe(self):
-        return distill.HardLabels().describe()
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(tiny, sentences, word_pieces, tmp_path):

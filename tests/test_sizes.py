@@ -338,7 +338,7 @@ def test_another_allocator_is_not_measured(one_node, monkeypatch):
         return subprocess.CompletedProcess(command, 0, "{}", "")
 
     monkeypatch.setenv("LD_PRELOAD", "libtcmalloc.so.4")
-    monkeypatch.setattr(sizes.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     sizes.resident(one_node(1))
     assert "LD_PRELOAD" not in seen[0]
     assert "PATH" in seen[0]

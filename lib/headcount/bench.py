@@ -255,12 +255,25 @@ def memory(contender: Contender, sentences: Sentences, threads: int) -> dict[str
     if contender.sentences is not None:
         sentences = contender.sentences[: len(sentences)]
     ids = json.dumps([[int(token) for token in sentence] for sentence in sentences])
-    done = subprocess.run(command, input=ids, text=True, capture_output=True, check=False)
+    return measured_apart(command, contender.name, "mend its model", input=ids)
+
+
+def measured_apart(
+    command: Sequence[str], name: str, mend: str, **process: Any
+) -> dict[str, float]:
+    """What a process that measures the memory of ``name`` prints as JSON.
+
+    Args:
+        mend: what to do where it fails.
+        process: of `subprocess.run`: input, env.
+
+    Raises:
+        InputError: it failed.
+    """
+    done = subprocess.run(command, text=True, capture_output=True, check=False, **process)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(
-            f"the memory of {contender.name} could not be measured ({reason}): mend its model"
-        )
+        raise InputError(f"the memory of {name} could not be measured ({reason}): {mend}")
     return json.loads(done.stdout)
 
 

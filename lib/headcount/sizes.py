@@ -18,7 +18,6 @@ import ctypes
 import json
 import mmap
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -216,6 +215,8 @@ def resident(folder: Path) -> dict[str, float]:
     Raises:
         InputError: this system does not tell, the folder has no model, or the process failed.
     """
+    from headcount import bench
+
     if not measurable():
         raise InputError(
             f"{SMAPS} or the GNU C library is missing here: measure resident memory on Linux"
@@ -225,13 +226,7 @@ def resident(folder: Path) -> dict[str, float]:
     # Another allocator in the C library's place, as on Colab, has holes of another kind.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     command = [sys.executable, "-m", "headcount.sizes", str(folder)]
-    done = subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(
-            f"the memory of {folder.name} could not be measured ({reason}): make the folder again"
-        )
-    return json.loads(done.stdout)
+    return bench.measured_apart(command, folder.name, "make the folder again", env=environment)
 
 
 def _measure(folder: Path) -> dict[str, float]:

@@ -13,12 +13,14 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub
 import numpy as np
+import pandas as pd
 import torch
 import transformers
 
@@ -65,6 +67,15 @@ def in_points(difference: stats.Difference) -> str:
     """A difference in macro-F1 and its interval, in points: ``-0.31 (-0.92 to +0.27)``."""
     values = (difference.diff, difference.low, difference.high)
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value + 0.0 for value in values))
+
+
+def contrast_table(found: Mapping[tuple[str, str], stats.Difference]) -> pd.DataFrame:
+    """Differences by (variant, baseline), as tables keep and `plots.differences` draws them."""
+    return pd.DataFrame(
+        {"variant": variant, "baseline": baseline, "diff": d.diff}
+        | {"diff_low": d.low, "diff_high": d.high, "p": d.p}
+        for (variant, baseline), d in found.items()
+    )
 
 
 def begin(chapter: str, namespace: dict[str, Any]) -> Run:

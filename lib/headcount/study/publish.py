@@ -7,12 +7,14 @@ import json
 import shutil
 from pathlib import Path
 
+from headcount import records
 from headcount.colab.cells import repointed
 from headcount.errors import InputError
 
 REPORTS = Path("reports")
 LIMIT_BYTES = 25_000_000
-VOUCHING = {"predictions": "records", "sweeps": "sweeps"}  # where a table's JSON is
+# By a table's folder, that of its JSON.
+VOUCHING = {tables: records.FOLDERS[kind] for kind, tables in records.TABLES.items()}
 KEPT = (
     "report.html",
     "report.md",
