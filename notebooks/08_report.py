@@ -91,11 +91,12 @@ for name, frame in {"results": results, "pooled": pooled}.items():
 #
 # Each claim has one contrast and one margin, fixed before any run. It is **supported** where the
 # whole interval lies on the claim's side of the margin, and **refuted** where the whole interval
-# lies on the other side, or leaves out the effect that was claimed. Else it is **undecided**, and
-# the table says what difference such a study would have seen four times out of five. Holm's
-# correction runs over the contrasts of this table; its p is of no difference at all, whatever the
-# margin, and no verdict rests on it. "Right alone" counts the predictions (sentences times
-# trainings) that only the first, and only the second, of the two models gets right.
+# lies on the other side, or leaves out the effect that was claimed, if a number was (it stands
+# beside the margin). Else it is **undecided**, and the table says what difference such a study would
+# have seen four times out of five. Holm's correction runs over the contrasts of this table; its p is
+# of no difference at all, whatever the margin, and no verdict rests on it. "Right alone" counts the
+# predictions (sentences times trainings) that only the first, and only the second, of the two models
+# gets right.
 
 # %%
 tried = judged.dropna(subset="diff")

@@ -440,10 +440,13 @@ def test_differences_are_drawn_in_points():
             "diff_low": [-0.003, -0.003],
             "diff_high": [0.0015, 0.015],
             "margin": [-0.005, 0],
+            "claimed": [np.nan, 0.03],
         }
     )
     (ax,) = plots.differences(contrasts, title="Differences").axes
     drawn = points(ax)
+    assert {point for point in drawn if point[0] == 3} == {(3, 1)}
+    assert ax.get_xlabel().endswith("; dotted: margin; ×: what was claimed)")
     assert {(-0.3, 0), (-0.1, 0), (0.15, 0), (0.6, 1), (1.5, 1)} <= drawn
     assert {(-0.5, 0.38), (-0.5, -0.38)} <= drawn
     assert "points" in ax.get_xlabel()

@@ -244,6 +244,14 @@ def test_three_seeds_are_asked_of_c1(tmp_path):
     assert not shown["verdict"].iloc[1:].str.contains("seeds").any()
 
 
+def test_an_effect_that_was_claimed_stands_beside_the_margin(tmp_path):
+    make_study(tmp_path, folds=(0,))
+    shown = report.contrasts(claims.judge(tmp_path, draws=100), report.describe(tmp_path))
+    margins = shown.set_index(shown["claim"].str.extract(r"\*\*(C\d+\w?)", expand=False))["margin"]
+    assert margins["C1"] == "0; +0.9 points claimed"
+    assert margins["C10"] == "\N{MINUS SIGN}0.5 points"
+
+
 def test_contrasts_are_among_known_variants_and_margins_are_fractions():
     assert len({claim.id for claim in claims.CLAIMS}) == len(claims.CLAIMS)
     numbers = {int(re.search(r"\d+", claim.id)[0]) for claim in claims.CLAIMS}

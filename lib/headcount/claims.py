@@ -476,17 +476,18 @@ def settle(
 def judge(folder: Path, *, draws: int = stats.DRAWS, seed: int = 0) -> pd.DataFrame:
     """One row a claim, in their order, judged on what lies in `folder`, all folds pooled.
 
-    Columns: id, text, variant, baseline, unit, margin, seeds_needed; where the evidence has run
-    also n, diff, diff_low, diff_high (95 %; fractions, or the unit), p, p_holm (over the contrasts
-    that have run), detectable, and for variants seeds, only_variant and only_baseline (predictions
-    that one of the two gets right alone), p_mcnemar; and verdict.
+    Columns: id, text, variant, baseline, unit, margin, claimed (the effect, where one was named),
+    seeds_needed; where the evidence has run also n, diff, diff_low, diff_high (95 %; fractions, or
+    the unit), p, p_holm (over the contrasts that have run), detectable, and for variants seeds,
+    only_variant and only_baseline (predictions that one of the two gets right alone), p_mcnemar;
+    and verdict.
     """
     left = [*records.read(folder), *records.read_sweeps(folder), *records.read_findings(folder)]
     saw_test = any(one.teacher_saw_test for one in left)
     rows = []
     for claim in CLAIMS:
         row = {"id": claim.id, "text": claim.text, "margin": claim.margin}
-        row |= {"seeds_needed": claim.seeds, "verdict": NOT_RUN}
+        row |= {"claimed": claim.claim_effect, "seeds_needed": claim.seeds, "verdict": NOT_RUN}
         if settled := settle(claim, folder, saw_test=saw_test, draws=draws, seed=seed):
             difference, named = settled
             row |= named | {
@@ -503,8 +504,8 @@ def judge(folder: Path, *, draws: int = stats.DRAWS, seed: int = 0) -> pd.DataFr
 
 
 COLUMNS = [
-    "id", "text", "variant", "baseline", "unit", "margin", "seeds_needed", "seeds", "n", "diff",
-    "diff_low", "diff_high", "p", "p_holm", "detectable", "only_variant", "only_baseline",
+    "id", "text", "variant", "baseline", "unit", "margin", "claimed", "seeds_needed", "seeds", "n",
+    "diff", "diff_low", "diff_high", "p", "p_holm", "detectable", "only_variant", "only_baseline",
     "p_mcnemar", "verdict",
 ]  # fmt: skip
 

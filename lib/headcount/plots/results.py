@@ -77,7 +77,8 @@ def differences(
     """Forest plot of paired differences, in points, with a line at zero and each one's margin.
 
     Columns: variant, diff, diff_low, diff_high (fractions); optional baseline (named under the
-    variant), label (instead of both), margin (a fraction, drawn as a tick where it is not 0).
+    variant), label (instead of both), margin (a fraction, drawn as a tick where it is not 0),
+    claimed (a fraction, the effect that somebody named).
     Figures to be compared with each other have one `xlim`, in points.
     """
     figure, (ax,) = panels(1, title, height=1.6 + 0.42 * len(contrasts))
@@ -90,6 +91,7 @@ def differences(
         margin = getattr(line, "margin", 0)
         if margin and not pd.isna(margin):
             ax.plot([100 * margin] * 2, [row - 0.38, row + 0.38], color="#444", linestyle=":")
+        ax.plot(100 * getattr(line, "claimed", np.nan), row, "x", color="#444", markersize=8)
         between = f"{line.variant}\n− {line.baseline}" if "baseline" in contrasts else line.variant
         names.append(getattr(line, "label", between))
     rows(ax, names)
@@ -97,8 +99,9 @@ def differences(
         ax.set_xlim(xlim)
     if any("\n" in name for name in names):
         ax.tick_params(axis="y", labelsize=9)
-    drawn = contrasts["margin"].fillna(0).ne(0).any() if "margin" in contrasts else False
-    note = "; dotted: margin" if drawn else ""
+    signs = {"margin": "dotted: margin", "claimed": "×: what was claimed"}
+    drawn = contrasts.reindex(columns=[*signs]).fillna(0).any()
+    note = "".join(f"; {sign}" for name, sign in signs.items() if drawn[name])
     told = xlabel or f"difference in macro-F1, points (95 % paired interval{note})"
     ax.set_xlabel(told, loc="right")  # names to the left leave less room than it may need
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))

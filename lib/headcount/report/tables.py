@@ -139,10 +139,12 @@ def _name(compared: str) -> str:
 
 
 def _margin(line: Any) -> str:
-    if not line.margin:
-        return "0"
-    told = difference(line.unit, line.margin)
-    return f"±{told[1:]}" if claims.BY_ID[line.id].side == "within" else told
+    told = difference(line.unit, line.margin) if line.margin else "0"
+    if line.margin and claims.BY_ID[line.id].side == "within":
+        told = f"±{told[1:]}"
+    return (
+        told if pd.isna(line.claimed) else f"{told}; {difference(line.unit, line.claimed)} claimed"
+    )
 
 
 def open_claims(judged: pd.DataFrame) -> str:
