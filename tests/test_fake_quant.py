@@ -308,17 +308,17 @@ def test_units_hold_every_weight_once_and_are_quantised_one_by_one(kind):
     model = build(kind)
     remove(model, [(1, head) for head in range(4)])
     before, everything = logits(model), [name for name, *_ in quantize.targets(model, deployed())]
-    found = []
-    for unit, names in quantize.modules(model).items():
-        scheme = replace(deployed(), only=names)
-        own = [name for name, *_ in quantize.targets(model, scheme)]
-        found += own
-        with simulated(model, scheme):
-            fakes = [name for name, module in model.named_modules() if hasattr(module, "fake")]
-            assert fakes == own
-            assert not torch.equal(logits(model), before), unit
+    units, named, found = quantize.modules(model), [], []
+    for unit in quantize.one_by_one(model, deployed()):
+        own = quantize.targets(model, replace(deployed(), only=units[unit]))
+        fakes = [name for name, module in model.named_modules() if hasattr(module, "fake")]
+        assert fakes == [name for name, *_ in own]
+        assert not torch.equal(logits(model), before), unit
+        found += fakes
+        named.append(unit)
+    assert torch.equal(logits(model), before)
     assert sorted(found) == sorted(everything)
-    assert list(quantize.modules(model)) == [
+    assert named == [
         "embeddings",
         "layer 0 attention",
         "layer 0 ffn",

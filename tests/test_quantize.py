@@ -9,6 +9,7 @@ import torch
 from headcount import models, quantize
 from headcount.errors import InputError
 from headcount.quantize import Grid
+from headcount.quantize.grids import normal_step
 
 
 @pytest.fixture
@@ -187,10 +188,36 @@ def test_more_bits_and_smaller_parts_leave_less_error(weight):
     assert error(4, "block", 32) < error(4)
 
 
+def test_steps_for_normal_numbers_are_those_of_max():
+    """Max (1960), table II: N and the spacing of outputs."""
+    published = {2: 1.596, 3: 1.224, 4: 0.9957, 7: 0.6508, 8: 0.5860, 15: 0.3534, 16: 0.3352}
+    for levels, step in published.items():
+        assert normal_step(levels) == pytest.approx(step, abs=6e-5 if step < 1 else 6e-4)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_no_scale_rounds_normal_weights_better_than_the_clipped_one(bits):
+    weight = torch.randn(3, 20_000, generator=torch.Generator().manual_seed(0))
+    grid = Grid(bits, clip=True)
+    low, high = grid.levels
+    scale = grid.scale(weight)[0]
+    others = torch.linspace(0.2, 3, 57).tolist()
+    errors = [quantize.error(weight, read_back(weight, k * scale, 0, low, high)) for k in others]
+    assert quantize.error(weight, grid.read_back(weight)) < 1.001 * min(errors)
+    assert quantize.error(weight, Grid(bits).read_back(weight)) > 1.3 * min(errors)
+
+
+def test_nothing_is_clipped_where_the_largest_weight_is_no_exception():
+    weight = torch.tensor([[1.0, -1, 1, 0, 0, -1], [0, 0, 0, 0, 0, 0]])
+    for reach, size in (("channel", 0), ("group", 2), ("tensor", 0)):
+        assert Grid(2, reach, size, clip=True).read_back(weight).tolist() == weight.tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"bits": 1}, "to 1 bits: choose 2 to 8"),
+        ({"reach": "block", "size": 8, "clip": True}, "only a symmetric grid clips"),
         ({"reach": "row"}, "it is one of block, channel, group, tensor"),
         ({"reach": "block"}, "size 0 does not fit reach 'block'"),
         ({"size": 4}, "size 4 does not fit"),

@@ -11,7 +11,14 @@ from headcount.quantize.arithmetic import (
     symmetric_scale,
     torch_dynamic,
 )
-from headcount.quantize.fake import FakeQuantization, attach, rounded, settle, simulated
+from headcount.quantize.fake import (
+    FakeQuantization,
+    attach,
+    one_by_one,
+    rounded,
+    settle,
+    simulated,
+)
 from headcount.quantize.grids import Grid, fake_quantize
 from headcount.quantize.hessian import (
     bits_by_sensitivity,
@@ -49,6 +56,7 @@ __all__ = [
     "load_torch_dynamic",
     "modules",
     "omega",
+    "one_by_one",
     "q8bert",
     "quant_noise",
     "quantize",

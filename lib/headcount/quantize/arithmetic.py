@@ -61,7 +61,8 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor | int = 0) -> Tensor
 
 def error(x: Tensor, x_read_back: Tensor) -> float:
     """Root mean square error, as a share of the root mean square of ``x``."""
-    return float((x - x_read_back).norm() / x.norm())
+    x = x.detach()
+    return float((x - x_read_back.detach()).norm() / x.norm())
 
 
 def torch_dynamic(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from headcount.errors import InputError
 from headcount.quantize.arithmetic import range_scale
 from headcount.quantize.grids import Grid, fake_quantize
-from headcount.quantize.schemes import Scheme, static_inputs, targets
+from headcount.quantize.schemes import Scheme, modules, static_inputs, targets
 
 CODE = ("arithmetic.py", "fake.py", "grids.py", "schemes.py")
 
@@ -228,6 +228,17 @@ def simulated(model: PreTrainedModel, scheme: Scheme) -> Iterator[PreTrainedMode
     finally:
         settle(model)
         model.train(training)
+
+
+def one_by_one(model: PreTrainedModel, scheme: Scheme) -> Iterator[str]:
+    """Name each unit of `modules` in turn, and compute as if it alone were quantised meanwhile.
+
+    Raises:
+        InputError: as `simulated` does.
+    """
+    for unit, names in modules(model).items():
+        with simulated(model, replace(scheme, only=names)):
+            yield unit
 
 
 @torch.no_grad()

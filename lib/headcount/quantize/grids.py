@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
 from torch import Tensor
 
 from headcount.errors import InputError
@@ -61,6 +65,22 @@ def fake_quantize(
     return _StraightThrough.apply(x, scale, zero_point, low, high, share)
 
 
+@cache
+def normal_step(levels: int) -> float:
+    """Step between even levels that round a standard normal number with least squared error.
+
+    The levels lie symmetrically about 0 (Max 1960, table II).
+    """
+    codes = np.arange(levels) - (levels - 1) / 2
+
+    def squared_error(step: float) -> float:
+        edges = np.concatenate([[-np.inf], step * (codes[:-1] + 0.5), [np.inf]])
+        share, mean = np.diff(norm.cdf(edges)), -np.diff(norm.pdf(edges))
+        return 1 - 2 * step * (codes * mean).sum() + step**2 * (codes**2 * share).sum()
+
+    return float(minimize_scalar(squared_error, bounds=(1e-3, 3), options={"xatol": 1e-7}).x)
+
+
 @dataclass(frozen=True)
 class Grid:
     """How the weights of a matrix (out, in) are rounded.
@@ -77,6 +97,8 @@ class Grid:
         size: groups in a matrix, or inputs in a block; the last ones are smaller where it does not
             divide the matrix, and there are no more groups than rows.
         asymmetric: from 0 to 2^bits - 1 with a zero point instead; for reach ``tensor``.
+        clip: the symmetric scale is at most `normal_step` times the root mean square of the
+            weights that are not 0: the largest are clipped, for the good of the many.
 
     Raises:
         InputError: no such grid.
@@ -86,6 +108,7 @@ class Grid:
     reach: str = "channel"
     size: int = 0
     asymmetric: bool = False
+    clip: bool = False
 
     def __post_init__(self) -> None:
         known(self.reach, REACHES, "unknown reach of a scale")
@@ -95,6 +118,8 @@ class Grid:
             raise InputError(f"size {self.size} does not fit reach {self.reach!r}: mend the grid")
         if self.asymmetric and self.reach != "tensor":
             raise InputError(f"no asymmetric grid has reach {self.reach!r}: choose 'tensor'")
+        if self.clip and (self.asymmetric or self.reach == "block"):
+            raise InputError("only a symmetric grid clips: leave clip out, or asymmetric and block")
 
     @property
     def levels(self) -> tuple[int, int]:
@@ -145,6 +170,10 @@ class Grid:
             scale = torch.where(high > -low, high, low) / self.levels[0]
         else:
             scale = torch.maximum(high, -low) / self.levels[1]
+            if self.clip:
+                square = parts.square().sum(-1) / parts.count_nonzero(-1)  # NaN of zeros alone
+                step = normal_step(2 * self.levels[1] + 1) * square.sqrt()
+                scale = torch.fmin(scale, step.unsqueeze(-1))
         return torch.where(scale != 0, scale, torch.ones_like(scale)), torch.zeros_like(scale)
 
     def scale(self, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,6 +106,7 @@ def weights_only(
     *,
     block: int | None = None,
     groups: int | None = None,
+    clip: bool = False,
     embedding_bits: int | None = 8,
 ) -> Scheme:
     """Symmetric weights and FP32 activations.
@@ -116,6 +117,7 @@ def weights_only(
             :func:`headcount.export.quantize_int4`.
         groups: groups of consecutive output rows that share a scale (Shen 2020). By
             default each output row has its own.
+        clip: of linear layers, the largest weights, as `Grid` does.
         embedding_bits: 8 is uint8, asymmetric by table, as in the files of `headcount.export`;
             fewer have a scale for each block or else for each token. None leaves them in FP32.
 
@@ -124,9 +126,9 @@ def weights_only(
     """
     if block and groups:
         raise InputError("blocks of inputs or groups of rows, not both: leave one out")
-    linear = Grid(bits)
+    linear = Grid(bits, clip=clip)
     if block or groups:
-        linear = Grid(bits, "block" if block else "group", block or groups)
+        linear = Grid(bits, "block" if block else "group", block or groups, clip=clip)
     embedding = None
     if embedding_bits == 8:
         embedding = Grid(reach="tensor", asymmetric=True)
