@@ -153,6 +153,16 @@ def test_a_ratio_within_five_percent_is_about_the_same(tmp_path, ratio, verdict)
     assert row["diff"] == pytest.approx(ratio - 1)
 
 
+def test_a_count_that_misses_its_file_does_not_refute_sizes_that_are_explained(tmp_path):
+    """C14a and C14b have a finding each: the seed study's sum, and what no part explains."""
+    for claim, share in (("C14a", -0.13), ("C14b", 0.004)):
+        same = {"diff": share, "low": share, "high": share, "unit": "%"}
+        records.write_finding(tmp_path, finding_of(claim, chapter="04_quantization", **same))
+    told = judged(tmp_path).dropna(subset="diff")
+    assert told["verdict"].to_dict() == {"C14a": "refuted", "C14b": "supported"}
+    assert told["diff"].tolist() == [-0.13, 0.004]
+
+
 def test_the_luck_of_the_draws_is_in_the_interval(tmp_path):
     """Two draws that lie far apart, and the same two as one."""
     slopes = {"entropy": 0.003, "random0": 0.001, "random1": 0.005}

@@ -130,7 +130,14 @@ CLAIMS = (
         margin=0.05,
         side="within",
     ),
-    Claim("C14", "9.1 times smaller", Found("C14"), margin=0.02, side="within"),
+    Claim("C14a", "9.1 times smaller", Found("C14a"), margin=0.02, side="within"),
+    Claim(
+        "C14b",
+        "A model's size is one number, once what differs is explained",
+        Found("C14b"),
+        margin=0.02,
+        side="within",
+    ),
     Claim(
         "C15a",
         "20 % of the heads, chosen by gradient, go without noticeable loss",
