@@ -124,6 +124,29 @@ if len(tried):
 Markdown("Not yet run:\n\n" + report.open_claims(judged))
 
 # %% [markdown]
+# ## Aims
+#
+# What the study set out to reach. A difference is paired, on the pooled test parts. Its estimate
+# decides, and the lower end of its interval where the aim names one; where it names none, the
+# interval may reach beyond the limit. Files and layers are of fold 0's models. Speed is the
+# teacher's median latency over the model's, one sentence at a time at its own length, in one run in
+# which the models took turns. Against `teacher`, in torch, a change of runtime counts as well;
+# against `teacher-onnx`, FP32 in ONNX Runtime, only the change of the model. An aim is undecided
+# where what has run meets it and the rest has not run yet.
+
+# %%
+aims = report.aims(run.work, study, draws=draws)
+if (aims["outcome"] == claims.NOT_RUN).all():
+    display(Markdown("No chapter that an aim reads has run yet."))
+elif study.name != report.AIMS_PROFILE:
+    display(
+        Markdown(
+            f"The limits in megabytes and layers were set for the profile `{report.AIMS_PROFILE}`."
+        )
+    )
+Markdown(report.markdown(aims))
+
+# %% [markdown]
 # ## Scores
 #
 # Where several folds ran, *folds alone* gives the lowest and the highest score, and difference, of
@@ -131,6 +154,13 @@ Markdown("Not yet run:\n\n" + report.open_claims(judged))
 
 # %%
 run.table(pooled, "scores")
+if simulated := report.simulated(results) & set(pooled["variant"]):
+    display(
+        Markdown(
+            "A model marked *(simulated)* is no file that a runtime here could run: its answers come "
+            "from FP32 arithmetic on rounded numbers."
+        )
+    )
 Markdown(report.markdown(report.scores(pooled, results)))
 
 # %%
@@ -168,6 +198,28 @@ sources = report.by_source(run.work, pooled["variant"])
 Markdown(report.markdown(sources) if len(sources.columns) > 2 else "There is one source only.")
 
 # %% [markdown]
+# ## What INT8 changes
+#
+# Answers of each INT8 model that differ from those of the FP32 model that it was made from, by the
+# class that the FP32 model had given, and by its confidence, the probability of that class. Cells
+# give the changed answers among all such answers. A change may be for the better as well as for the
+# worse; the table of scores has the balance.
+
+# %%
+changed = report.flips(run.work, results)
+Markdown(report.markdown(changed) if len(changed) else "No INT8 model has been scored yet.")
+
+# %% [markdown]
+# Two comparisons that the table of scores does not have, as description, without a p. A
+# `-trimmed-int8` minus the FP32 model with its whole vocabulary is what trimming and rounding cost
+# together. An `-int8` minus its `-int8-weights`, where activations stay in FP32, is what rounding
+# the activations adds.
+
+# %%
+compared = report.int8_contrasts(run.work, results, draws=draws)
+Markdown(report.markdown(compared) if len(compared) else "Neither has run yet.")
+
+# %% [markdown]
 # ## What is left: bytes, parameters, heads
 #
 # Megabytes are those of the model file that would be shipped, in millions of bytes; MACs are
@@ -176,6 +228,14 @@ Markdown(report.markdown(sources) if len(sources.columns) > 2 else "There is one
 # other number.
 
 # %%
+if simulated:
+    display(
+        Markdown(
+            "Megabytes that are *computed* are not a file's: they are what the numbers of a model "
+            "marked *(simulated)* would take, without a graph, and how many times smaller it is "
+            "follows from them."
+        )
+    )
 Markdown(report.markdown(report.sizes(results)))
 
 # %% [markdown]

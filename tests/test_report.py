@@ -15,6 +15,7 @@ from headcount import claims, records, report, stats
 from headcount.errors import InputError
 from headcount.report.__main__ import main
 from headcount.report.headline import BEGIN, END, NOTHING
+from headcount.report.tables import difference, points
 
 ROOT = Path(__file__).parents[1]
 # variant: (chapter, baseline, share of the teacher's answers that it shares, MB, runtime)
@@ -26,11 +27,22 @@ VARIANTS = {
     "student-kd-init": ("03_distillation", "teacher", 0.95, 69.7, "torch"),
     "teacher-int8": ("04_quantization", "teacher", 0.995, 23.1, "onnxruntime"),
     "student-kd-init-int8": ("04_quantization", "student-kd-init", 0.94, 17.8, "onnxruntime"),
+    "teacher-qbert": ("04c_bits", "teacher", 0.97, 12.3, "simulated"),
     "teacher-continued-9": ("05_pruning", "teacher", 0.97, 90.9, "torch"),
     "teacher-continued-15": ("05_pruning", "teacher", 0.96, 90.9, "torch"),
     "heads-entropy-50": ("05_pruning", "teacher-continued-15", 0.9, 84.1, "torch"),
     "heads-random-30": ("05_pruning", "teacher-continued-9", 0.95, 86.7, "torch"),
 }
+# What the aims read besides the teacher and its INT8.
+SMALL = {
+    "student-small": ("03_distillation", "teacher", 1.0, 69.7, "torch"),
+    "student-small-trimmed": ("04_quantization", "student-small", 1.0, 38.0, "torch"),
+    "student-small-trimmed-int8": (
+        "04_quantization", "student-small-trimmed", 1.0, 9.08, "onnxruntime"
+    ),
+    "teacher-onnx": ("04_quantization", "teacher", 1.0, 91.0, "onnxruntime"),
+}  # fmt: skip
+LAYERS = {"student-small": 3, "student-small-trimmed": 3, "student-tiny": 2}
 
 
 def make_study(folder, *, study="tiny", folds=(0, 1), n=120, source="synthetic", saw_test=False):
@@ -62,7 +74,7 @@ def make_study(folder, *, study="tiny", folds=(0, 1), n=120, source="synthetic",
                 size_mb=size_mb,
                 heads_alive=None if not trained else 37 if variant == "heads-entropy-50" else 72,
                 heads_total=72 if trained else None,
-                layers=6 if trained else None,
+                layers=LAYERS.get(variant, 6) if trained else None,
                 macs=320_000_000 if trained else None,
                 train_seconds=61.5 if trained else None,
                 steps=295 if trained else None,
@@ -80,7 +92,7 @@ def make_study(folder, *, study="tiny", folds=(0, 1), n=120, source="synthetic",
             records.write(folder, record, frame.assign(**columns))
     measures = []
     for variant, (_, _, _, size_mb, runtime) in VARIANTS.items():
-        if size_mb is None:
+        if size_mb is None or runtime == "simulated":
             continue
         times = 9.0 * (0.4 if runtime == "onnxruntime" else 1.0) * (0.6 if "kd" in variant else 1.0)
         keys = [f"latency{pad}_ms_{q}" for pad in ("", "128") for q in ("p50", "p95", "p99")]
@@ -205,9 +217,168 @@ def test_an_early_report_has_neither_measures_nor_claims(tmp_path):
     report.render(execute(work, profile="early"), work)
     text = (work / "report.md").read_text(encoding="utf-8")
     assert "synthetic" not in text
+    assert "simulated" not in text
     assert "None has run." in text
+    assert "No chapter that an aim reads has run yet." in text
+    assert "No INT8 model has been scored yet." in text
+    assert "Neither has run yet." in text
     assert "| folds alone" not in text
     assert "has not been put to these models yet" in text
+
+
+def test_a_simulated_model_is_not_taken_for_a_file(rendered):
+    text = (rendered / "report.md").read_text(encoding="utf-8")
+    marked = [
+        line for line in text.splitlines() if line.startswith("| `teacher-qbert` (simulated)")
+    ]
+    scored, sized = (line.split(" | ") for line in marked)
+    assert re.match(r"0\.\d{3} \[", scored[1])
+    assert sized[1:3] == ["12.3 computed", "7.39"]
+    assert text.count(" computed |") == 1
+    assert "A model marked *(simulated)*" in text.split("## Scores")[1].split("| variant")[0]
+    assert "*computed*" in text.split("## What is left: bytes")[1].split("| variant")[0]
+
+
+def judged_aims(folder):
+    """Found and outcome of each aim, by its text."""
+    table = report.aims(folder, report.describe(folder), draws=200).set_index("aim")
+    assert list(table.index) == [aim.text for aim in report.AIMS]
+    return table["found"], table["outcome"]
+
+
+def take_time(folder, **milliseconds):
+    """Write other median latencies, by variant with underscores."""
+    measures = records.measures(folder).set_index("variant")
+    for variant, time in milliseconds.items():
+        measures.loc[variant.replace("_", "-"), "latency_ms_p50"] = time
+    rows = measures.reset_index().to_dict("records")
+    records.write_measures(folder, (records.Measure(**row) for row in rows))
+
+
+def test_aims_are_met_by_what_was_found(tmp_path, monkeypatch):
+    for variant, entry in SMALL.items():
+        monkeypatch.setitem(VARIANTS, variant, entry)
+    monkeypatch.setitem(
+        VARIANTS, "student-tiny", ("03_distillation", "teacher", 0.2, 60.0, "torch")
+    )
+    make_study(tmp_path, source="phrasebank")
+    take_time(tmp_path, teacher=9.0, teacher_onnx=4.5, student_small_trimmed_int8=0.9)
+    found, outcome = judged_aims(tmp_path)
+    d = records.contrast(tmp_path, "teacher-int8", "teacher", draws=200)
+    told = difference("points", d.diff, d.low, d.high, digits=2)
+    assert found["The teacher in INT8"] == f"difference: {told}; file: 23.10 MB"
+    assert ("not met" in outcome["The teacher in INT8"]) == (d.diff < -0.005)
+    same = "difference: 0.00 [0.00, 0.00] points"  # its answers are the teacher's
+    speed = "speed: 10.00 times (5.00 times `teacher-onnx`'s)"
+    assert found["The whole study"] == f"{same}; file: 10.01 times smaller; {speed}"
+    assert found["The small student, deployed"] == f"{same}; file: 9.08 MB; {speed}"
+    assert found["A small student"] == f"{same}; layers: 3 of 6"
+    for text in ("The whole study", "The small student, deployed", "A small student"):
+        assert outcome[text] == "**met**"
+    assert found["A tiny student"].endswith("layers: 2")
+    assert outcome["A tiny student"] == "**not met**: difference"
+
+    monkeypatch.setitem(LAYERS, "student-small", 4)
+    monkeypatch.setitem(
+        VARIANTS, "teacher-int8", ("04_quantization", "teacher", 1.0, 24.1, "torch")
+    )
+    make_study(tmp_path, source="phrasebank")
+    take_time(tmp_path, teacher=9.0, student_small_trimmed_int8=0.91)
+    _, outcome = judged_aims(tmp_path)
+    assert outcome["The teacher in INT8"] == "**not met**: file"
+    assert outcome["A small student"] == "**not met**: layers"
+    assert outcome["The small student, deployed"] == "**not met**: speed"
+
+
+def test_an_aim_is_judged_by_the_lower_end_where_one_is_named(tmp_path, monkeypatch):
+    for variant, entry in SMALL.items():
+        monkeypatch.setitem(VARIANTS, variant, entry)
+    make_study(tmp_path, folds=(0,), source="phrasebank")
+    for low, high, outcome in ((-0.014, 0.0, "**met**"), (-0.016, 0.02, "**not met**: difference")):
+        found = stats.Difference(-0.004, low, high, 0.5, 120, 60)
+        monkeypatch.setattr(records, "contrast", lambda *_, found=found, **__: found)
+        assert judged_aims(tmp_path)[1]["A small student"] == outcome
+        assert judged_aims(tmp_path)[1]["The teacher in INT8"] == "**met**"
+
+
+def test_an_aim_waits_for_what_it_reads(tmp_path, monkeypatch):
+    make_study(tmp_path)
+    found, outcome = judged_aims(tmp_path)
+    for text in set(outcome.index) - {"The teacher in INT8"}:
+        assert (found[text], outcome[text]) == ("–", "not yet run")
+    assert outcome["The teacher in INT8"].endswith(" (synthetic corpus)")
+
+    for variant, entry in SMALL.items():
+        monkeypatch.setitem(VARIANTS, variant, entry)
+    make_study(tmp_path)
+    (tmp_path / "measures" / "student-small-trimmed-int8.json").unlink()
+    (tmp_path / "records" / "student-small-trimmed-int8.fold1.seed0.json").unlink()
+    found, outcome = judged_aims(tmp_path)
+    assert (
+        "points (fold 0 only); file: 10.01 times smaller; speed: not yet run"
+        in (found["The whole study"])
+    )
+    assert outcome["The whole study"] == "**undecided**: speed not yet run (synthetic corpus)"
+    for path in tmp_path.glob("measures/*.json"):
+        path.unlink()
+    (tmp_path / "records" / "student-small-trimmed-int8.fold0.seed0.json").unlink()
+    (tmp_path / "records" / "teacher.fold0.seed0.json").unlink()
+    found, outcome = judged_aims(tmp_path)
+    assert outcome["The whole study"] == "not yet run"
+    assert "fold 1 only" in found["A small student"]
+    assert "layers: not yet run" in found["A small student"]
+
+
+def test_no_aim_is_met_with_a_teacher_that_saw_the_test(tmp_path):
+    make_study(tmp_path, folds=(0,), saw_test=True)
+    _, outcome = judged_aims(tmp_path)
+    assert outcome["The teacher in INT8"] == f"**{claims.SAW_TEST}** (synthetic corpus)"
+    assert outcome["A tiny student"] == "not yet run"
+
+
+def test_changed_answers_are_counted_by_class_and_by_confidence(tmp_path):
+    make_study(tmp_path, source="phrasebank")
+    confidences = np.tile([0.5, 0.6, 0.9, 0.95], 30)
+    for fold in (0, 1):
+        path = tmp_path / "predictions" / f"teacher.fold{fold}.seed0.csv"
+        table = pd.read_csv(path)
+        said = table[records.PROBABILITIES].to_numpy().argmax(1)
+        given = np.repeat((1 - confidences)[:, None] / 2, 3, axis=1)
+        given[np.arange(120), said] = confidences
+        table.assign(**dict(zip(records.PROBABILITIES, given.T, strict=True))).to_csv(
+            path, index=False
+        )
+    pairs = records.paired(tmp_path, "teacher-int8", "teacher")
+    changed = pairs["guess"] != pairs["baseline_guess"]
+    sure = pd.Series(np.tile(confidences, 2))  # folds follow each other
+    row = report.flips(tmp_path, records.table(tmp_path)).set_index("variant").loc["teacher-int8"]
+    assert row["answers"] == "240"
+    assert row["changed"] == f"{100 * changed.mean():.1f} %"
+    for k, label in enumerate(("negative", "neutral", "positive")):
+        some = pairs["baseline_guess"] == k
+        assert row[f"was {label}"] == f"{changed[some].sum()} of {some.sum()}"
+    expected = [
+        f"{changed[sure == 0.5].sum()} of 60",
+        f"{changed[sure.isin([0.6, 0.9])].sum()} of 120",
+        f"{changed[sure == 0.95].sum()} of 60",
+    ]
+    assert row[["confidence below 0.6", "0.6 to 0.9", "above 0.9"]].tolist() == expected
+
+
+def test_int8_is_compared_with_more_than_its_baseline(tmp_path, monkeypatch):
+    for variant, entry in SMALL.items():
+        monkeypatch.setitem(VARIANTS, variant, entry)
+    monkeypatch.setitem(
+        VARIANTS, "teacher-int8-weights", ("04_quantization", "teacher", 0.99, 23.0, "onnxruntime")
+    )
+    make_study(tmp_path)
+    shown = report.int8_contrasts(tmp_path, records.table(tmp_path), draws=200)
+    assert shown[["variant", "minus"]].to_numpy().tolist() == [
+        ["student-small-trimmed-int8", "student-small"],
+        ["teacher-int8", "teacher-int8-weights"],
+    ]
+    d = records.contrast(tmp_path, "teacher-int8", "teacher-int8-weights", draws=200)
+    assert shown["difference, points"][1] == points(d.diff, d.low, d.high)
 
 
 def test_a_teacher_that_saw_the_test_settles_nothing(tmp_path):

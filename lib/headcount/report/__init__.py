@@ -9,7 +9,9 @@
     python -m headcount.report check                     headline --check, then age
 """
 
+from headcount.report.aims import AIMS, AIMS_PROFILE, aims
 from headcount.report.headline import HEADLINE, headline, write_headline
+from headcount.report.int8 import flips, int8_contrasts
 from headcount.report.page import render
 from headcount.report.study import Study, describe
 from headcount.report.tables import (
@@ -26,12 +28,16 @@ from headcount.report.tables import (
     ordered,
     provenance,
     scores,
+    simulated,
     sizes,
 )
 
 __all__ = [
+    "AIMS",
+    "AIMS_PROFILE",
     "HEADLINE",
     "Study",
+    "aims",
     "by_class",
     "by_fold",
     "by_source",
@@ -40,7 +46,9 @@ __all__ = [
     "costs",
     "describe",
     "files",
+    "flips",
     "headline",
+    "int8_contrasts",
     "latencies",
     "markdown",
     "open_claims",
@@ -48,6 +56,7 @@ __all__ = [
     "provenance",
     "render",
     "scores",
+    "simulated",
     "sizes",
     "write_headline",
 ]

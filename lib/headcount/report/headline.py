@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from headcount import bench, records
+from headcount import records
 from headcount.errors import InputError
 from headcount.report.study import describe
-from headcount.report.tables import MISSING, ONNX_TEACHER, TORCH_TEACHER, markdown, points, score
+from headcount.report.tables import (
+    MISSING,
+    ONNX_TEACHER,
+    TORCH_TEACHER,
+    markdown,
+    points,
+    score,
+    shipped,
+    speeds,
+)
 
 BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
 # The first of these that is committed is shown: verdicts come from clean teachers and real text.
@@ -36,10 +45,9 @@ def headline(reports: Path) -> str:
         return NOTHING
     study, results = describe(folder), records.table(folder)
     pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
-    shipped = results.query("fold == 0 and split == 'test'").sort_values("seed")
-    sizes = shipped.drop_duplicates("variant").set_index("variant")["size_mb"]
+    sizes = shipped(results).set_index("variant")["size_mb"]
     measures = records.measures(folder)
-    speeds, runtimes = _speeds(measures), measures.set_index("variant")["runtime"]
+    ratios, runtimes = speeds(measures), measures.set_index("variant")["runtime"]
     rows = []
     for variant in _with_baselines(pooled["baseline"]):
         line = pooled.loc[variant]
@@ -53,8 +61,8 @@ def headline(reports: Path) -> str:
                 "macro-F1 [95 %]": score(line["macro_f1"], line["ci_low"], line["ci_high"]),
                 "difference, points [95 %]": difference,
                 "MB": MISSING if pd.isna(size) else f"{size:.1f}",
-                "speed": _times(speeds, TORCH_TEACHER, variant),
-                "same runtime": _times(speeds, TEACHERS.get(runtimes.get(variant)), variant),
+                "speed": _times(ratios, TORCH_TEACHER, variant),
+                "same runtime": _times(ratios, TEACHERS.get(runtimes.get(variant)), variant),
             }
         )
     place = f"{reports.name}/{study.name}"
@@ -128,15 +136,6 @@ def _with_baselines(baselines: pd.Series) -> list[str]:
     return shown
 
 
-def _speeds(measures: pd.DataFrame) -> dict[str, pd.Series]:
-    """By FP32 teacher that was measured: how much faster each variant is."""
-    return {
-        teacher: bench.ratios(measures, [teacher]).set_index("variant")[f"latency_vs_{teacher}"]
-        for teacher in (TORCH_TEACHER, ONNX_TEACHER)
-        if teacher in set(measures["variant"])
-    }
-
-
-def _times(speeds: dict[str, pd.Series], teacher: str | None, variant: str) -> str:
-    ratio = speeds[teacher].get(variant) if teacher in speeds else None
+def _times(ratios: dict[str, pd.Series], teacher: str | None, variant: str) -> str:
+    ratio = ratios[teacher].get(variant) if teacher in ratios else None
     return MISSING if ratio is None else f"{ratio:.2f} ×"

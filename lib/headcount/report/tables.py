@@ -13,17 +13,22 @@ from headcount import bench, claims, plots, records, stats
 from headcount.report.study import SOURCES, Study
 
 MISSING = "–"
+# The `runtime` of records that no runtime made: rounding was imitated in FP32 arithmetic.
+SIMULATED = "simulated"
 TORCH_TEACHER, ONNX_TEACHER = "teacher", "teacher-onnx"
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A frame as a Markdown table: columns of numbers to the right, names of variants as code."""
+    """A frame as a Markdown table: columns of numbers to the right, names of variants as code.
+
+    What stands after a name, such as `marked`'s mark, stays text.
+    """
     columns = {}
     for name in table.columns:
         cells = [str(value).replace("|", "\\|") for value in table[name]]
         numbers = all(re.match(r"[-+−–]?[\d–\[]|–$", cell) for cell in cells)
         if name in ("variant", "minus", "chapter"):
-            cells = [cell if cell == MISSING else f"`{cell.strip('`')}`" for cell in cells]
+            cells = [re.sub(r"^`?([\w-]+)`?", r"`\1`", cell) for cell in cells]
             numbers = False
         columns[name] = ["--:" if numbers else ":--", *cells]
     rows = [list(columns), *zip(*columns.values(), strict=True)]
@@ -44,13 +49,14 @@ def ordered(frame: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 def scores(pooled: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     """Macro-F1, the paired difference to the baseline, and how both spread over the folds."""
     spread = fold_spread(results)
+    names = marked(pooled["variant"], results)
     rows = []
-    for line in pooled.itertuples():
+    for line, name in zip(pooled.itertuples(), names, strict=True):
         compared = not pd.isna(line.diff)
         over = spread.loc[line.variant]
         rows.append(
             {
-                "variant": line.variant,
+                "variant": name,
                 "macro-F1": score(line.macro_f1, line.ci_low, line.ci_high),
                 "folds alone": _range(over["low"], over["high"], "{:.3f}".format, over["folds"]),
                 "minus": line.baseline if compared else MISSING,
@@ -124,10 +130,10 @@ def contrasts(judged: pd.DataFrame, study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def difference(unit: str, value: float, *bounds: float) -> str:
+def difference(unit: str, value: float, *bounds: float, digits: int | None = None) -> str:
     """A difference in its unit, with its interval if `bounds` has one."""
     scale = claims.SCALES[unit]
-    digits = 1 if scale == 100 else 3
+    digits = digits or (1 if scale == 100 else 3)
     texts = [_signed(scale * x, digits) for x in (value, *bounds)]
     interval = f" [{', '.join(texts[1:])}]" if bounds else ""
     return f"{texts[0]}{interval} {unit}"
@@ -153,13 +159,25 @@ def open_claims(judged: pd.DataFrame) -> str:
     return "\n".join(f"- **{row.id}** {row.text}" for row in waiting.itertuples())
 
 
+def simulated(results: pd.DataFrame) -> set[str]:
+    """Variants that no runtime here ran: simulated answers, a computed size, and no file."""
+    return set(results.loc[results["runtime"] == SIMULATED, "variant"])
+
+
+def marked(variants: pd.Series, results: pd.DataFrame) -> pd.Series:
+    """Names, with a mark after those that are `simulated`."""
+    mark = f" ({SIMULATED})"
+    return variants.where(~variants.isin(simulated(results)), variants + mark)
+
+
 def sizes(results: pd.DataFrame) -> pd.DataFrame:
     """What the models of fold 0 hold, beside the teacher."""
-    rows = _shipped(results)
+    rows = shipped(results)
     teacher = rows[rows["variant"] == TORCH_TEACHER]
     whole = teacher["size_mb"].iloc[0] if len(teacher) else None
     table = pd.DataFrame({"variant": rows["variant"]})
     table["MB"] = _text(rows["size_mb"], "{:.1f}")
+    table.loc[rows["variant"].isin(simulated(results)), "MB"] += " computed"
     if whole is not None:
         table["times smaller"] = _text(whole / rows["size_mb"], "{:.2f}")
     table["parameters, M"] = _text(rows["params"] / 1e6, "{:.2f}")
@@ -168,7 +186,20 @@ def sizes(results: pd.DataFrame) -> pd.DataFrame:
     table["heads"] = [MISSING if pd.isna(a) else f"{a} of {b}" for a, b in heads]
     table["layers"] = _text(rows["layers"], "{:.0f}")
     table["MACs, M"] = _text(rows["macs"] / 1e6, "{:,.0f}")
-    return ordered(table, results)
+    table = ordered(table, results)
+    return table.assign(variant=marked(table["variant"], results))
+
+
+def speeds(measures: pd.DataFrame) -> dict[str, pd.Series]:
+    """By FP32 teacher that was measured: how many times as fast as it each variant is.
+
+    Ratios of median latencies of one run, one sentence at a time at its own length.
+    """
+    return {
+        teacher: bench.ratios(measures, [teacher]).set_index("variant")[f"latency_vs_{teacher}"]
+        for teacher in (TORCH_TEACHER, ONNX_TEACHER)
+        if teacher in set(measures["variant"])
+    }
 
 
 def latencies(measures: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
@@ -320,6 +351,18 @@ def points(value: float, low: float, high: float) -> str:
     return difference("points", value, low, high).removesuffix(" points")
 
 
+def shipped(results: pd.DataFrame) -> pd.DataFrame:
+    """Rows of fold 0 with a size, the first seed of each variant."""
+    rows = results.query("fold == 0 and split == 'test'").dropna(subset=["size_mb"])
+    return rows.sort_values("seed").drop_duplicates("variant")
+
+
+def shared_folds(results: pd.DataFrame, *variants: str) -> list[int]:
+    """Folds in which all of `variants` were tested."""
+    tested = results.query("split == 'test'").groupby("variant")["fold"].agg(set)
+    return sorted(set.intersection(*(tested.get(variant, set()) for variant in variants)))
+
+
 def _signed(value: float, digits: int = 1) -> str:
     """A number with a sign; what rounds to nothing has none."""
     text = f"{value:+.{digits}f}".replace("-", "−")
@@ -336,12 +379,6 @@ def _range(low: float, high: float, form: Callable[[float], str], folds: float) 
 
 def _text(values: pd.Series, form: str) -> pd.Series:
     return values.map(lambda value: MISSING if pd.isna(value) else form.format(value))
-
-
-def _shipped(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows of fold 0 with a size, the first seed of each variant."""
-    rows = results.query("fold == 0 and split == 'test'").dropna(subset=["size_mb"])
-    return rows.sort_values("seed").drop_duplicates("variant")
 
 
 def _short(commit: str) -> str:

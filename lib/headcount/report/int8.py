@@ -1,0 +1,77 @@
+"""What INT8 changes in a model's answers, pooled over folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from headcount import records, stats
+from headcount.data import LABELS
+from headcount.report.tables import ordered, points, shared_folds
+
+INT8, TRIMMED = "-int8", "-trimmed-int8"
+
+
+def int8_contrasts(
+    folder: Path, results: pd.DataFrame, *, draws: int = stats.DRAWS
+) -> pd.DataFrame:
+    """Paired differences in macro-F1 between INT8 models and others than their baselines.
+
+    Each `-trimmed-int8` minus the FP32 model whose vocabulary was trimmed, and each `-int8` minus
+    its `-int8-weights`. Columns: variant, minus, difference, rows. Empty where none has run.
+    """
+    rows = []
+    for variant in results["variant"].unique():
+        others = [f"{variant}-weights"] if variant.endswith(INT8) else []
+        if variant.endswith(TRIMMED):
+            others.append(variant.removesuffix(TRIMMED))
+        for other in others:
+            if not shared_folds(results, variant, other):
+                continue
+            d = records.contrast(folder, variant, other, draws=draws)
+            shown = points(d.diff, d.low, d.high)
+            rows.append((variant, other, shown, f"{d.n:,}"))
+    table = pd.DataFrame(rows, columns=["variant", "minus", "difference, points", "rows"])
+    return ordered(table, results)
+
+
+def flips(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
+    """How many answers INT8 changes, by what the FP32 model had said and how sure it had been.
+
+    One row for each `-int8` variant, against its baseline. Columns: variant, answers, changed, and
+    three classes and three bins of the FP32 model's confidence (the probability of its answer),
+    each "changed of answers". Empty where none has run.
+    """
+    rows = []
+    for variant, found in results.query("split == 'test'").groupby("variant", sort=False):
+        baseline = found["baseline"].iloc[0]
+        if not variant.endswith(INT8) or not shared_folds(results, variant, baseline):
+            continue
+        changed, said, sure = _changes(folder, variant, baseline)
+        row = {
+            "variant": variant,
+            "answers": f"{len(changed):,}",
+            "changed": f"{100 * changed.mean():.1f} %",
+        }
+        row |= {f"was {label}": _of(changed, said == k) for k, label in enumerate(LABELS)}
+        row["confidence below 0.6"] = _of(changed, sure < 0.6)
+        row["0.6 to 0.9"] = _of(changed, sure.between(0.6, 0.9))
+        row["above 0.9"] = _of(changed, sure > 0.9)
+        rows.append(row)
+    return ordered(pd.DataFrame(rows), results) if rows else pd.DataFrame(columns=["variant"])
+
+
+def _changes(folder: Path, variant: str, baseline: str) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Whether each answer changed, the class that the baseline gave, and its probability."""
+    after, before = (records.predictions(folder, name) for name in (variant, baseline))
+    keys = ["id", "fold"] + ["seed"] * (before["seed"].nunique() > 1)
+    both = after.merge(before, on=keys, suffixes=("", "_before"), validate="many_to_one")
+    earlier = both[[f"{name}_before" for name in records.PROBABILITIES]]
+    said = pd.Series(earlier.to_numpy().argmax(1), both.index)
+    now = both[records.PROBABILITIES].to_numpy().argmax(1)
+    return said != now, said, earlier.max(axis=1)
+
+
+def _of(changed: pd.Series, some: pd.Series) -> str:
+    return f"{changed[some].sum():,} of {some.sum():,}"
