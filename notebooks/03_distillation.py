@@ -31,7 +31,7 @@
 # | also hidden states and attention, as TinyBERT has it | `student-tinybert` | |
 # | the one of the two that chapter 3b chose, weights tuned | `student-intermediate-tuned` | |
 # | the same, layers mapped upside down | `student-map-reversed` | |
-# | the best recipe of chapter 3b | | `student-small`, `student-tiny` |
+# | the best recipe of chapter 3b, which may be labels alone | | `student-small`, `student-tiny` |
 #
 # | | |
 # |---|---|
@@ -54,9 +54,10 @@
 #
 # - from random weights we expect **0.70 to 0.80**, ten points or more below the teacher;
 # - from the teacher's layers, **two points below it at most**;
-# - from soft labels instead of hard ones, **two points more at most**, in either column;
+# - from soft labels instead of hard ones, **no loss, and two points more at most**, in either column;
 # - the teacher's answer to another sentence, **no better than smoothed labels**: if it were as good
-#   as its answer to this one, what helps would be the softness and not the advice;
+#   as its answer to this one, what helps would be the softness and not the advice. It is also the
+#   control of matched strength: smoothing softens less than a high temperature does;
 # - `student-small`, half of the teacher's layers or fewer, **within one point** of it, and
 #   `student-tiny`, two layers, **within three**.
 #
@@ -82,6 +83,7 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     colab.set_up()
 
 # %%
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -91,10 +93,12 @@ import scipy.special
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
+from matplotlib.figure import Figure
 
 from headcount import chapter, data, distill, models, plots, stats, train
+from headcount.chapter import in_points, within
 from headcount.errors import InputError
-from headcount.parameters import check_names
+from headcount.parameters import check_names, known
 
 # %% tags=["parameters"]
 # Where and what
@@ -141,19 +145,23 @@ init_learning_rate = 5e-5
 seed_weight = 0.1  # of both layer losses, as in the seed study
 # Where chapter 3b is part of the study, its choices take the place of these
 layer_losses = "tinybert"
+throughout = False  # whether the prediction loss is on in all steps
 loss_share = 0.3  # of each layer loss in the beginning, where its weight is not chosen: 0
 hidden_weight = 0.0
 attention_weight = 0.0
 embedding_weight = 0.0
 best_temperature = 4.0
+transfer_sentences = 5000  # of the mixed text
 small_start = "even"
+small_objective = "kd"  # or "hard": the labels alone
 small_epochs = 6
-small_transfer = 0
+small_transfer = "none"  # unlabelled text: "domain" or "mixed"
 small_hidden_weight = 0.0
 small_attention_weight = 0.0
 tiny_start = "even"
+tiny_objective = "kd"
 tiny_epochs = 6
-tiny_transfer = 0
+tiny_transfer = "none"
 tiny_hidden_weight = 0.0
 tiny_attention_weight = 0.0
 # Fixed
@@ -188,10 +196,8 @@ pair_logits = run.predict(teacher, pair)
 for row, z in zip(pair.itertuples(), pair_logits, strict=True):
     print(f"[{row.source}, {data.LABELS[row.label]}] {row.text}")
     for T in (1.0, temperature):
-        print(
-            f"    T = {T:g}:",
-            dict(zip(data.LABELS, scipy.special.softmax(z / T).round(3).tolist(), strict=True)),
-        )
+        p = scipy.special.softmax(z.astype(float) / T).round(3).tolist()
+        print(f"    T = {T:g}:", dict(zip(data.LABELS, p, strict=True)))
 
 # %% [markdown]
 # Student and teacher are compared by the Kullback-Leibler divergence of the softened
@@ -268,7 +274,8 @@ pd.DataFrame(
 # $H_j$ towards those of the teacher's layer $m(j)$, and its attention probabilities, averaged over
 # heads, towards the teacher's; TinyBERT takes the attention *scores* before the softmax, head by
 # head, adds the embeddings' output $E$, and learns from layers before it learns from predictions
-# (here: in the first half of the steps, so that the number of steps is everybody's):
+# (here: in the first half of the steps, so that the number of steps is everybody's; predictions are
+# then learned at a falling rate, and chapter 3b tries them throughout as well):
 #
 # $$L = L_\text{prediction} + \lambda_h\,\overline{\mathrm{MSE}}(P_j H_j, H^T_{m(j)})
 # + \lambda_a\,\overline{\mathrm{MSE}}(A_j, A^T_{m(j)}) + \lambda_e\,\mathrm{MSE}(P E, E^T),$$
@@ -316,44 +323,54 @@ plans["student-kd-no-t2"] = (random_student, from_random, replace(kd, squared=Fa
 
 
 # %%
-def layered(prediction, frame, layer_map, kind, weights, start):
-    """An objective with layer losses; where no weight is given, they are balanced."""
-    states = run.states(teacher, frame, layer_map.values(), kind)
-    if any(weights):
-        return distill.LayerLosses(prediction, states, layer_map, kind, *weights)
-    ones = (1.0, 1.0, float(kind == "tinybert"))
-    equal = distill.LayerLosses(prediction, states, layer_map, kind, *ones)
-    return run.balanced(equal, start(), frame, loss_share)
+def layered(prediction, frame, depth, kind, weights, start, throughout=False):
+    """An objective with layer losses, even map; where no weight is given, they are balanced."""
+    even = distill.layer_map("even", depth, teacher_layers)
+    states = run.states(teacher, frame, even.values(), kind)
+    given = weights if any(weights) else (1.0, 1.0, float(kind == "tinybert"))
+    loss = distill.LayerLosses(prediction, states, even, kind, *given, throughout=throughout)
+    return loss if any(weights) else run.balanced(loss, start(), frame, loss_share)
 
 
-def with_layer_losses(layer_map, kind, *weights):
-    mapped = distill.layer_map(layer_map, layers, teacher_layers)
-    loss = layered(kd, parts.train, mapped, kind, weights, random_student)
+def with_layer_losses(kind, *weights, throughout=False):
+    loss = layered(kd, parts.train, layers, kind, weights, random_student, throughout)
     return random_student, from_random, loss
 
 
-chosen_weights = [tuned[f"{term}_weight"] for term in ("hidden", "attention", "embedding")]
-chosen_losses = (tuned["layer_losses"], *chosen_weights)
+def as_chosen(layer_map):
+    weights = [tuned[f"{term}_weight"] for term in ("hidden", "attention", "embedding")]
+    build, recipe, loss = with_layer_losses(
+        tuned["layer_losses"], *weights, throughout=tuned["throughout"]
+    )
+    mapped = distill.layer_map(layer_map, layers, teacher_layers)
+    return build, recipe, replace(loss, layer_map=mapped)
+
+
 plans |= {
-    "student-intermediate": lambda: with_layer_losses("even", "seed", seed_weight, seed_weight),
-    "student-tinybert": lambda: with_layer_losses("even", "tinybert", 1.0, 1.0, 1.0),
-    "student-intermediate-tuned": lambda: with_layer_losses("even", *chosen_losses),
-    "student-map-reversed": lambda: with_layer_losses("reversed", *chosen_losses),
+    "student-intermediate": lambda: with_layer_losses("seed", seed_weight, seed_weight),
+    "student-tinybert": lambda: with_layer_losses("tinybert", 1.0, 1.0, 1.0),
+    "student-intermediate-tuned": lambda: as_chosen("even"),
+    "student-map-reversed": lambda: as_chosen("reversed"),
 }
 
 
 # %%
 def best_recipe(size, depth):
     """The model, recipe, objective and sentences that chapter 3b chose for a size."""
-    start, epochs, text = (tuned[f"{size}_{name}"] for name in ("start", "epochs", "transfer"))
+    names = ("start", "objective", "epochs", "transfer")
+    start, taught, epochs, text = (tuned[f"{size}_{name}"] for name in names)
     kept = [*distill.layer_map(start, depth, teacher_layers).values()]
-    frame, answers = run.with_transfer(parts.train, teacher_logits, teacher, text)
-    loss = replace(kd, teacher_logits=answers, temperature=tuned["best_temperature"])
     build = partial(models.student_from_layers, teacher, kept)
+    frame, answers = run.with_transfer(
+        parts.train, teacher_logits, teacher, text, tuned["transfer_sentences"]
+    )
+    soft = replace(kd, teacher_logits=answers, temperature=tuned["best_temperature"])
+    losses = {"kd": soft, "hard": distill.HardLabels()}
+    loss = losses[known(taught, losses, f"unknown {size}_objective")]
     weights = [tuned[f"{size}_{term}_weight"] for term in ("hidden", "attention")]
     if any(weights):
-        even = distill.layer_map("even", depth, teacher_layers)
-        loss = layered(loss, frame, even, "tinybert", weights, build)
+        kind, throughout = tuned["layer_losses"], tuned["throughout"]
+        loss = layered(loss, frame, depth, kind, weights, build, throughout)
     return build, replace(from_layers, epochs=epochs), loss, frame
 
 
@@ -376,12 +393,14 @@ Markdown(
 # ## The trainings
 
 # %%
-fitted, logits = {}, {}
+fitted, logits, prepared, kept_mb = {}, {}, {}, {}
 for variant in students:
-    plan = plans[variant]
+    plan, began = plans[variant], time.perf_counter()
     build, recipe, objective, *frame = plan() if callable(plan) else plan
+    prepared[variant] = time.perf_counter() - began
     fitted[variant] = run.distil(variant, build(), recipe, objective, *frame)
     if isinstance(objective, distill.LayerLosses):
+        kept_mb[variant] = objective.states.size_mb
         objective.states.close()
     logits[variant] = run.predict(fitted[variant].model, parts.test)
     run.score(
@@ -401,23 +420,44 @@ curves = pd.concat(
 )
 run.table(curves, "curves")
 shown = curves[curves["variant"].isin(by_labels)]
+ends = {"": "from random weights", "-init": "from the teacher's layers"}
+with plots.style():
+    figure = Figure(figsize=(plots.WIDTH, 5.8), layout="constrained")
+    axes, lines = figure.subplots(2, 2, sharex="col", sharey="row"), {}
+    for column, (end, title) in enumerate(ends.items()):
+        for name, colour, marker in zip(label_losses, plots.SERIES, "os^D", strict=False):
+            some = shown[shown["variant"] == f"student-{name}{end}"]
+            some = some.dropna(subset="validation_loss")
+            look = {"color": colour, "marker": marker, "markersize": 5}
+            axes[0, column].plot(some["epoch"], some["validation_loss"], **look)
+            if len(some):
+                (lines[name],) = axes[1, column].plot(
+                    some["epoch"], some["validation_macro_f1"], **look
+                )
+        axes[0, column].set_title(title, fontsize=10.5)
+        axes[1, column].set_xlabel("epoch")
+        axes[1, column].xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].set_ylabel("validation loss")
+    axes[1, 0].set_ylabel("validation macro-F1")
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
+    figure.suptitle("Students learn", x=0.01, ha="left", fontsize=12, fontweight="bold")
 run.figure(
-    plots.learning_curve(shown, title="Students learn"),
+    figure,
     "learning-curves",
-    "Training and validation loss and validation macro-F1 by epoch, of the students that differ in "
-    "what their labels are",
+    "Validation loss and validation macro-F1 by epoch, of the students that differ in what their "
+    "labels are: one column of panels from random weights, one from the teacher's layers",
     shown,
 )
 
 # %% [markdown]
-# What to notice: where each column starts, and where it ends. The training losses are not
-# comparable, since some contain the divergence; the validation losses are, all being cross-entropy
-# with the labels. The curves do not show whether longer training would help.
+# What to notice: where each column starts, and where it ends. All validation losses are cross-entropy
+# with the labels. Training losses are not drawn, since some contain the divergence. The curves do not
+# show whether longer training would help.
 #
 # ## Is every term on?
 #
-# A term that makes up less than a hundredth of the loss is switched off in effect, which is what
-# befell the attention term of the seed study.
+# A layer loss that makes up less than a hundredth of the whole is switched off in effect, which is
+# what befell the attention term of the seed study.
 
 # %%
 termed = [v for v in students if v == "student-kd" or "hidden" in fitted[v].history]
@@ -448,10 +488,12 @@ costs = pd.DataFrame(
         "steps": {n: f.steps for n, f in fitted.items()},
         "ms per step": per_step,
         "seconds": {n: f.seconds for n, f in fitted.items()},
+        "seconds before": prepared,
+        "MB on disk": kept_mb,
     }
-)
+).reindex(students)
 run.table(costs.rename_axis("variant").reset_index(), "cost")
-costs.round(1)
+costs.style.format("{:,.1f}", na_rep="").format("{:,}", subset="steps")
 
 # %%
 dearer = {
@@ -463,7 +505,10 @@ dearer = {
 Markdown(
     "Against the same student on labels alone, a step takes "
     + ", ".join(f"{ratio:.2f} times as long (`{name}`)" for name, ratio in dearer.items())
-    + ". Whatever else the machine did is in these times."
+    + ". That leaves out what the teacher computes for one student before it trains, its states for "
+    f"layer losses or its answers to more text: {max(prepared.values()):.1f} s and "
+    f"{max(kept_mb.values(), default=0):,.0f} MB of disk at most. Whatever else the machine did is in "
+    "these times."
 )
 
 # %% [markdown]
@@ -493,6 +538,8 @@ questions = [
     ("student-intermediate-tuned", "student-kd", "layer losses, tuned"),
     ("student-intermediate-tuned", "student-map-reversed", "layers mapped in order"),
     ("student-hard-init", "student-hard", "the teacher's layers, hard labels"),
+    ("student-small", "student-kd-init", "best recipe, against soft labels"),
+    ("student-small", "student-hard-init", "best recipe, against hard labels"),
     ("student-kd-init", "teacher", "student-kd-init against the teacher"),
     ("student-small", "teacher", "student-small against the teacher"),
     ("student-tiny", "teacher", "student-tiny against the teacher"),
@@ -512,12 +559,33 @@ run.figure(
 # What to compare: the line of the teacher's layers with all lines above it. What the figure does not
 # show: `student-hard-init` differs from `student-hard` in its shape, steps and learning rate besides
 # its initial weights, because each has a recipe of its own. In the lines above it the loss alone
-# differs.
+# differs. The best recipe is compared with students of as many layers; it may have others of the
+# teacher's, more steps and more text.
 
 # %%
 verdicts = run.verdicts(["C6", "C7", "C8", "C9"])
 run.table(verdicts, "verdicts")
 verdicts.round(2)
+
+# %%
+width, others = teacher.config.hidden_size, teacher.config.num_attention_heads
+Markdown(
+    f"C6 speaks of unlike architectures. Here student and teacher have {layers} and {teacher_layers} "
+    f"layers, {heads} and {others} heads, and hidden states of width {hidden} and {width}: "
+    + (
+        "equal, so that no projection is needed. The two are less unlike than the seed study's were. "
+        if width == hidden
+        else "the student's are projected. "
+    )
+    + (
+        "`student-intermediate-tuned` was the best of several on the tune part and `student-kd` was not "
+        "tuned, which pushes against C6; chapter 3b has the best temperature beside it. "
+        if any(tuned[f"{term}_weight"] for term in ("hidden", "attention"))
+        else "The weights of `student-intermediate-tuned` are balanced, not tuned. "
+    )
+    + "Every student was trained once, and these intervals do not hold what another seed would change; "
+    "chapter 3b has a look at that, too."
+)
 
 # %% [markdown]
 # ## An attempt to break it
@@ -576,19 +644,43 @@ parting = parting.pivot_table(
 run.table(parting.reset_index(), "parting")
 parting.style.format("{:.1%}")
 
+# %% [markdown]
+# Is a probability what it says? A student that matches softened answers at T has its teacher's logits;
+# read at T = 1 it is as sure as its teacher. Smoothing asks for less. The calibration error is the gap
+# between confidence and accuracy, in bins:
+
 # %%
-probabilities = scipy.special.softmax(logits[best].astype(float), axis=1)
-reliability = stats.reliability(labels, probabilities)
-run.figure(
-    plots.reliability(reliability, title=f"Confidence of {best}", ece=run.record(best).ece),
-    "reliability",
-    f"Reliability diagram of {best} on the test part",
-    reliability,
+of = {"teacher": of_teacher, **logits}
+probabilities = {v: scipy.special.softmax(z.astype(float), axis=1) for v, z in of.items()}
+compared = ["teacher", *(f"student-{name}{end}" for end in ends for name in label_losses)]
+sure = pd.DataFrame(
+    {
+        "variant": variant,
+        "confidence": probabilities[variant].max(1).mean(),
+        "accuracy": (probabilities[variant].argmax(1) == labels).mean(),
+        "calibration error": run.record(variant).ece,
+    }
+    for variant in compared
+    if variant in probabilities
 )
+run.table(sure, "calibration")
+sure.round(3)
+
+# %%
+for variant in ("teacher", best):
+    reliability = stats.reliability(labels, probabilities[variant])
+    run.figure(
+        plots.reliability(
+            reliability, title=f"Confidence of {variant}", ece=run.record(variant).ece
+        ),
+        f"reliability-{variant}",
+        f"Reliability diagram of {variant} on the test part",
+        reliability,
+    )
 
 # %% [markdown]
-# The last column of the table and the diagram are about confidence. A student of softened answers is
-# taught not to be sure; whether that makes its probabilities honest or merely low, the diagram says.
+# What to compare: on which side of the diagonal the well-filled bins of either lie. What the diagrams
+# do not show: whether the student is unsure of the sentences that its teacher is unsure of.
 #
 # Sentences that the teacher has right and its student has wrong:
 
@@ -613,57 +705,62 @@ def told(variant, against):
 
 
 small = run.record(best)
+plainly = ""
+if best == "student-small":
+    plainly = (
+        " From `student-kd-init`, which has as many of the teacher's layers, it differs by "
+        f"{told(best, 'student-kd-init')}, and from `student-hard-init` by "
+        f"{told(best, 'student-hard-init')}."
+    )
 Markdown(
     "On this fold, soft labels instead of hard ones change a student with random weights by "
     f"{told('student-kd', 'student-hard')}, and one made of the teacher's layers by "
     f"{told('student-kd-init', 'student-hard-init')}. The teacher's layers instead of random weights "
     f"change it by {told('student-hard-init', 'student-hard')}. `{best}` has "
     f"{small.params / baseline.params:.0%} of its teacher's parameters and differs from it by "
-    f"{told(best, 'teacher')}. All {len(students)} trainings took "
+    f"{told(best, 'teacher')}.{plainly} All {len(students)} trainings took "
     f"{sum(f.seconds for f in fitted.values()) / 60:.0f} minutes."
 )
 
 # %%
-score = {variant: run.record(variant).macro_f1 for variant in students}
-gap = {variant: 100 * (value - baseline.macro_f1) for variant, value in score.items()}
-difference = {label: 100 * row["diff"] for label, row in contrasts.set_index("label").iterrows()}
-untaught = ["student-hard", "student-kd"]
-from_teacher = ["student-hard-init", "student-kd-init"]
-gains = [difference[f"soft labels, {end}"] for end in ("random weights", "teacher's layers")]
-expected = {
-    "from random weights: 0.70 to 0.80, ten points or more below the teacher": (
-        ", ".join(f"{score[v]:.3f} ({gap[v]:+.1f})" for v in untaught),
-        all(0.7 <= score[v] <= 0.8 and gap[v] <= -10 for v in untaught),
-    ),
-    "from the teacher's layers: two points lost at most": (
-        ", ".join(f"{gap[v]:+.1f}" for v in from_teacher),
-        all(gap[v] >= -2 for v in from_teacher),
-    ),
-    "of soft labels: a gain of two points at most": (
-        ", ".join(f"{gain:+.1f}" for gain in gains),
-        all(gain <= 2 for gain in gains),
-    ),
-}
-for end in ("", "-init"):
-    if {f"student-shuffled{end}", f"student-smooth{end}"} <= set(students):
-        d = run.contrast(f"student-shuffled{end}", f"student-smooth{end}")
-        found = f"{100 * d.diff:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
-        expected[f"of `student-shuffled{end}`: no better than smoothed labels"] = (
-            found,
-            d.low <= 0,
-        )
-for variant, points in (("student-small", 1), ("student-tiny", 3)):
-    if variant in students:
-        found = (f"{gap[variant]:+.1f}", gap[variant] >= -points)
-        expected[f"of `{variant}`: {points} points lost at most"] = found
-made_for = "\n\nAll were expected of real sentences; these are synthetic."
-Markdown(
-    "\n".join(
-        f"* Expected {what}; found: {found}, **{'inside' if holds else 'outside'}**."
-        for what, (found, holds) in expected.items()
+scores = standings.set_index("variant").rename(columns={"ci_low": "low", "ci_high": "high"})
+lines = []
+
+
+def line(name, expected, variant, against, low, high=np.inf):
+    """One expectation of a difference, judged by its interval."""
+    d = run.contrast(variant, against)
+    lines.append(chapter.told(name, expected, in_points(d), within(d, low, high)))
+
+
+for variant in ("student-hard", "student-kd"):
+    f1 = scores.loc[variant]
+    found = f"{f1.macro_f1:.3f} ({f1.low:.3f} to {f1.high:.3f})"
+    lines.append(chapter.told(f"`{variant}`", "0.70 to 0.80", found, within(f1, 0.7, 0.8)))
+    line(
+        f"`{variant}` against the teacher",
+        "ten points lost or more",
+        variant,
+        "teacher",
+        -np.inf,
+        -0.1,
     )
-    + (made_for if run.facts["corpus"] == "synthetic" else "")
-)
+for variant in ("student-hard-init", "student-kd-init"):
+    line(f"`{variant}` against the teacher", "two points lost at most", variant, "teacher", -0.02)
+for end, where in ends.items():
+    pair = [f"student-kd{end}", f"student-hard{end}"]
+    line(f"Soft labels, {where}", "no loss, and two points gained at most", *pair, 0, 0.02)
+    pair = [f"student-shuffled{end}", f"student-smooth{end}"]
+    if {*pair} <= {*students}:
+        line(f"`{pair[0]}`", "no better than smoothed labels", *pair, -np.inf, 0)
+for variant, expected, low in (
+    ("student-small", "one point lost at most", -0.01),
+    ("student-tiny", "three points lost at most", -0.03),
+):
+    if variant in students:
+        line(f"`{variant}` against the teacher", expected, variant, "teacher", low)
+made_for = "\n\nAll were expected of real sentences; these are synthetic."
+Markdown("\n".join(lines) + (made_for if run.facts["corpus"] == "synthetic" else ""))
 
 # %% [markdown]
 # Do not distil where the teacher is no better than a small model trained on the labels: the

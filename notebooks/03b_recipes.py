@@ -15,16 +15,16 @@
 #
 # Chapter 3 compares students by how they were taught. Each way has knobs: a temperature, weights of
 # the terms of its loss, which of the teacher's layers speaks to which of the student's, which of them
-# the student starts from, and how much text it reads. A method whose knobs nobody turned loses to one
-# whose author did. So this chapter turns them, one after the other, on sentences that no test part
-# holds, and leaves one recipe each for three students of chapter 3: `student-intermediate-tuned`,
-# `student-small` and `student-tiny`.
+# the student starts from, what text it reads, and whether it asks the teacher at all. A method whose
+# knobs nobody turned loses to one whose author did. So this chapter turns them, one after the other, on
+# sentences that no test part holds, and leaves one recipe each for three students of chapter 3:
+# `student-intermediate-tuned`, `student-small` and `student-tiny`.
 #
 # | | |
 # |---|---|
 # | reads | sentences of chapter 1, the recipe of chapter 2's teacher |
 # | writes | the table of chosen parameters that chapter 3 of every fold reads; one sweep; no model |
-# | takes | some forty trainings, on fold 0 alone |
+# | takes | a training an arm, on fold 0 alone; the answer counts them; it may run beside other jobs, so its seconds are rough |
 
 # %% [markdown] tags=["colab", "not-in-report"]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/03b_recipes.ipynb)
@@ -64,6 +64,7 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
 
 # %%
 import json
+import math
 import time
 from dataclasses import replace
 
@@ -89,7 +90,8 @@ threads = 2
 temperatures = [1.0, 2.0, 4.0, 8.0]
 loss_shares = [0.1, 0.3, 1.0]
 layer_maps = ["last", "first", "reversed"]
-transfer_sentences = 5000
+transfer_sentences = 5000  # of the mixed text; the domain's own are all read; 0: no text at all
+more_seeds = 2  # to see how much luck there is
 init_layers = 3  # of `student-small`
 tiny_layers = 2
 # The seed study's student
@@ -144,7 +146,7 @@ of_teacher = stats.with_interval(labels, answers["teacher"].argmax(1), groups)
 Markdown(
     f"{len(parts.train):,} sentences to train on, {len(labels)} to choose on. The teacher reaches "
     f"{of_teacher['macro_f1']:.3f} there, 95 % interval {of_teacher['ci_low']:.3f} to "
-    f"{of_teacher['ci_high']:.3f}. The tables below have an interval for each difference from their "
+    f"{of_teacher['ci_high']:.3f}. The tables below have a 95 % interval for each difference from their "
     "first line. Where it holds 0 the choice is a lot drawn in the open."
 )
 
@@ -164,19 +166,25 @@ kd = distill.VanillaKD(teacher_logits, temperature, alpha)
 seconds, steps, histories = {}, {}, {}
 
 
-def random_student():
+def random_student(seed=run.seed):
     shape = (run.tokenizer().vocab_size, layers, hidden, heads, ffn)
-    return models.student(*shape, seed=run.seed).to(run.device)
+    return models.student(*shape, seed=seed).to(run.device)
 
 
 # %%
-def tried(arm, model, recipe, objective, frame=parts.train):
-    """Train one arm and score it on the tune part."""
-    fitted = run.distil(
+def seeded(arm, at):
+    """The name of an arm, with the seed where it is not this run's."""
+    return arm if at.seed == run.seed else f"seed{at.seed}-{arm}"
+
+
+def tried(arm, model, recipe, objective, frame=parts.train, at=run):
+    """Train one arm, as the run `at`, and score it on the tune part."""
+    fitted = at.distil(
         f"recipes-{arm}", model, recipe, objective, frame=frame, validation=parts.validation
     )
-    answers[arm] = run.predict(fitted.model, parts.validation)
-    seconds[arm], steps[arm], histories[arm] = fitted.seconds, fitted.steps, fitted.history
+    name = seeded(arm, at)
+    answers[name] = run.predict(fitted.model, parts.validation)
+    seconds[name], steps[name], histories[name] = fitted.seconds, fitted.steps, fitted.history
     return fitted.model
 
 
@@ -210,6 +218,16 @@ def standings(arms):
 
 def told(d):
     return f"{100 * d.diff:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+
+
+def shown(table):
+    """A table for a reader: differences in points, and what the figure has already left out."""
+    points = {"diff": "points", "diff_low": "low", "diff_high": "high"}
+    table = table.drop(columns=["variant", "n", "ci_low", "ci_high", "seconds"], errors="ignore")
+    table = table.assign(**{name: 100 * table[name] for name in points}).rename(columns=points)
+    forms = {"macro_f1": "{:.3f}", "steps": "{:,.0f}"} | dict.fromkeys(points.values(), "{:+.1f}")
+    forms = {name: form for name, form in forms.items() if name in table}
+    return table.style.format(forms, na_rep="").hide(axis="index")
 
 
 # %% [markdown]
@@ -292,8 +310,10 @@ run.figure(
     "Macro-F1 on the tune part of students taught at several temperatures, with and without T squared",
     by_temperature,
 )
+shown(by_temperature)
 
 # %%
+best_temperature = max(temperatures, key=lambda T: f1(f"squared@{T:g}"))
 share = alpha * temperature**2 / (alpha * temperature**2 + 1 - alpha)
 tried("same-alpha", random_student(), from_random, replace(kd, alpha=share))
 plain, squared = f"unscaled@{temperature:g}", f"squared@{temperature:g}"
@@ -318,7 +338,9 @@ Markdown(
 
 # %%
 even = distill.layer_map("even", layers, teacher_layers)
+began = time.perf_counter()
 with run.states(teacher, parts.train, even.values(), "tinybert") as kept:
+    keeping, kept_mb = time.perf_counter() - began, kept.size_mb
     sources = {
         "computed again": distill.Recomputed(teacher, even.values(), "tinybert"),
         "looked up": kept,
@@ -330,21 +352,36 @@ with run.states(teacher, parts.train, even.values(), "tinybert") as kept:
             states = source(moved(batch))
             float(states.hidden[max(even.values())].sum())  # a GPU is waited for
             paces[name].append(1000 * (time.perf_counter() - began))
-speed = pd.DataFrame({name: np.median(taken[2:]) for name, taken in paces.items()}, index=["ms"]).T
+speed = pd.DataFrame(
+    {name: np.median(taken[2:]) for name, taken in paces.items()}, index=["ms a batch"]
+).T
+speed["s before"], speed["MB on disk"] = [0.0, keeping], [0.0, kept_mb]
 run.table(speed.rename_axis("teacher's states").reset_index(), "states")
+speed.round(1)
 
 # %%
-ratio = speed.loc["computed again", "ms"] / speed.loc["looked up", "ms"]
+again, looked_up = speed["ms a batch"]
+an_epoch = math.ceil(len(parts.train) / batch_size) / 1000  # batches, and ms to s
+saved = an_epoch * (again - looked_up)
+whole = {"again": student_epochs * an_epoch * again}
+whole["kept"] = keeping + student_epochs * an_epoch * looked_up
 Markdown(
     "The teacher's hidden states and attention can be kept on disk in half precision, once for all "
-    f"epochs, or computed again for every batch. A batch takes {speed.loc['looked up', 'ms']:.1f} ms one "
-    f"way and {speed.loc['computed again', 'ms']:.1f} ms the other: looking up is {ratio:.1f} times as "
-    f"fast{'' if ratio > 1 else ', which means slower, on this machine'}. Looked up it is, everywhere, so "
-    "that a study does not depend on what a clock said."
+    f"epochs, or computed again for every batch. Looking a batch up is {again / looked_up:.1f} times as "
+    f"fast as computing it{'' if saved > 0 else ', which means slower, on this machine'}. But first a pass "
+    f"over all sentences takes {keeping:.1f} s and {kept_mb:,.0f} MB of disk, which "
+    + (f"pays after {keeping / saved:.1f} epochs" if saved > 0 else "never pays here")
+    + f". Over {student_epochs} epochs the teacher's side takes {whole['kept']:.1f} s with that pass and "
+    f"{whole['again']:.1f} s without: {whole['again'] / whole['kept']:.1f} times as fast. Looked up it is, "
+    "everywhere, so that a study does not depend on what a clock said."
 )
 
+# %% [markdown]
+# Arms of TinyBERT's kind get the prediction loss from half of the steps on, when the learning rate is
+# already falling. One more arm, of the best share among them, has it throughout.
+
 # %%
-weighted = {}
+weighted, share_of = {}, {}
 for kind in ("seed", "tinybert"):
     with run.states(teacher, parts.train, even.values(), kind) as states:
         for loss_share in loss_shares:
@@ -352,6 +389,12 @@ for kind in ("seed", "tinybert"):
             ones = (1.0, 1.0, float(kind == "tinybert"))
             equal = distill.LayerLosses(kd, states, even, kind, *ones)
             weighted[arm] = run.balanced(equal, random_student(), parts.train, loss_share)
+            share_of[arm] = loss_share
+            tried(arm, random_student(), from_random, weighted[arm])
+        if kind == "tinybert":
+            late = best([f"tinybert-{loss_share:g}" for loss_share in loss_shares])
+            arm = f"{late}-throughout"
+            weighted[arm], share_of[arm] = replace(weighted[late], throughout=True), share_of[late]
             tried(arm, random_student(), from_random, weighted[arm])
 
 # %%
@@ -363,6 +406,7 @@ run.figure(
     "Macro-F1 on the tune part of students taught hidden states and attention at several weights",
     by_loss,
 )
+shown(by_loss)
 
 # %%
 parts_of_loss = pd.concat(distill.shares(histories[arm]).assign(variant=arm) for arm in weighted)
@@ -374,21 +418,31 @@ run.figure(
 )
 
 # %% [markdown]
-# A term that is less than a hundredth of the loss counts as off, and an arm with such a term as not
-# what it claims to be: it cannot be chosen. TinyBERT's arms have no prediction loss in their first
-# half, which is left out of this count.
+# A layer loss that is less than a hundredth of the whole counts as off, and an arm with such a term as
+# not what it claims to be: it cannot be chosen. Epochs in which the prediction loss is off are left out
+# of this count.
+
 
 # %%
-smallest = {arm: distill.typical_shares(histories[arm]) for arm in weighted}
-on = [arm for arm in weighted if smallest[arm].min() >= 0.01]
-chosen_losses = best(on or weighted)
-objective, least = weighted[chosen_losses], smallest[chosen_losses]
+def on(arm):
+    """Whether an arm's layer losses are all on."""
+    return distill.typical_shares(histories[arm]).min() >= 0.01
+
+
+able = [arm for arm in weighted if on(arm)]
+chosen_losses = best(able or weighted)
+objective, least = weighted[chosen_losses], distill.typical_shares(histories[chosen_losses])
+best_squared = f"squared@{best_temperature:g}"
 Markdown(
-    f"With a term off: {', '.join(f'`{arm}`' for arm in weighted if arm not in on) or 'none'}. Chosen: "
-    f"`{chosen_losses}`, with weights {objective.hidden_weight:g} (hidden states), "
+    f"With a term off: {', '.join(f'`{arm}`' for arm in weighted if arm not in able) or 'none'}. "
+    + ("" if able else "None qualifies; the best of all is taken. ")
+    + f"Chosen: `{chosen_losses}`, with weights {objective.hidden_weight:g} (hidden states), "
     f"{objective.attention_weight:g} (attention) and {objective.embedding_weight:g} (embeddings); its "
-    f"smallest term, {least.idxmin()}, is {least.min():.1%} of its loss. It is "
-    f"{told(difference(chosen_losses, squared))} from the same student without layer losses."
+    f"smallest layer loss, {least.idxmin()}, is {least.min():.1%} of the whole. It is "
+    f"{told(difference(chosen_losses, squared))} from the same student without layer losses, and "
+    f"{told(difference(chosen_losses, best_squared))} from the one at the best temperature, "
+    f"T = {best_temperature:g}: one best of several against another. The prediction loss throughout "
+    f"instead of in the second half: {told(difference(f'{late}-throughout', late))}."
 )
 
 # %% [markdown]
@@ -404,36 +458,45 @@ for name in layer_maps:
         tried(named[name], random_student(), from_random, mapped)
 
 # %%
-by_map = standings(list(named.values())).assign(map=list(named))
+by_map = standings([*named.values()]).assign(map=[*named])
+by_map["variant"] = "student-map-" + by_map["map"]
 run.table(by_map, "layer-maps")
 run.figure(
-    plots.scores(by_map, title="Layer maps", reference=f"student-{chosen_losses}", part=TUNE_PART),
+    plots.scores(by_map, title="Layer maps", reference="student-map-even", part=TUNE_PART),
     "layer-maps",
     "Macro-F1 on the tune part of students whose layers learn from different layers of the teacher",
     by_map,
 )
+shown(by_map)
 
 # %% [markdown]
 # If a map upside down does as well as one in order, what helps is not that layers correspond.
 #
-# ## Where should a student start, and how much should it read?
+# ## Where should a student start, and what should it read?
 #
-# For two sizes, one after the other: first where the initial layers come from; then more text, which
-# the teacher alone labels, against as many steps on the same sentences; last the layer losses on
-# top of the best so far.
+# For two sizes, one after the other: first where the initial layers come from. Then what teaches: the
+# labels alone, or more text, which the teacher alone labels. Two texts: what is left of the domain, or a
+# larger draw in which tweets are many; each against as many steps on the same sentences. Last the layer
+# losses on top of the best so far.
 
 # %%
 starts = ["even", "last", "first"]
 sizes = {"small": init_layers, "tiny": tiny_layers}
-best_temperature = max(temperatures, key=lambda T: f1(f"squared@{T:g}"))
-texts = {0: (parts.train, replace(kd, temperature=best_temperature))}
-longer = from_layers
-if transfer_sentences:
-    wide, logits = run.with_transfer(parts.train, teacher_logits, teacher, transfer_sentences)
-    texts[transfer_sentences] = (wide, replace(texts[0][1], teacher_logits=logits))
-    longer = replace(from_layers, epochs=round(init_epochs * len(wide) / len(parts.train)))
-    display(wide[len(parts.train) :]["source"].value_counts().to_frame("unlabelled sentences"))
-print(f"temperature from here on: {best_temperature:g}")
+soft = replace(kd, temperature=best_temperature)
+texts, longer = {"none": (parts.train, soft)}, {}
+for name in ("domain", "mixed") if transfer_sentences else ():
+    wide, logits = run.with_transfer(parts.train, teacher_logits, teacher, name, transfer_sentences)
+    texts[name] = (wide, replace(soft, teacher_logits=logits))
+    longer[name] = replace(from_layers, epochs=round(init_epochs * len(wide) / len(parts.train)))
+lines = [f"Temperature from here on: {best_temperature:g}.\n"]
+for name in longer:
+    counts = texts[name][0]["source"][len(parts.train) :].value_counts()
+    made_of = " and ".join(f"{n:,} {source}" for source, n in counts.items())
+    lines.append(
+        f"* `{name}`: {made_of} sentences, {init_epochs} epochs; its control has {longer[name].epochs} "
+        "epochs without them."
+    )
+Markdown("\n".join(lines))
 
 
 # %%
@@ -443,69 +506,137 @@ def cut(size, start):
     return models.student_from_layers(teacher, [*layers.values()])
 
 
+def lesson(taught, text):
+    """The sentences to read and the loss on a student's answers: `kd`, or `hard` for labels alone."""
+    frame, loss = texts[text]
+    return frame, loss if taught == "kd" else distill.HardLabels()
+
+
+# %% [markdown]
+# An arm is what teaches, for how long, and with what text. Labels alone get the steps of the shortest
+# one; if the best that the teacher taught has taken more, they get as many in a second arm.
+
 # %%
-chosen_start, candidates, trained = {}, {}, {}
-more = [("longer", longer, 0), ("transfer", from_layers, transfer_sentences)]
+chosen_start, candidates, there = {}, {}, {}
+outside = run.elsewhere()
+
+
+def at_size(size, arm, taught, recipe, text):
+    """Train one arm from the chosen layers; where texts are compared, ask it out of domain, too."""
+    frame, loss = lesson(taught, text)
+    model = tried(arm, cut(size, chosen_start[size]), recipe, loss, frame)
+    candidates[size][arm] = (taught, recipe, text)
+    if longer:
+        there[arm] = run.predict(model, outside)
+
+
 for size in sizes:
     for name in starts:
-        tried(f"{size}-{name}", cut(size, name), from_layers, texts[0][1])
-    start = best([f"{size}-{name}" for name in starts]).removeprefix(f"{size}-")
-    chosen_start[size], candidates[size] = start, {f"{size}-{start}": (from_layers, 0)}
-    for name, recipe, text in more if transfer_sentences else ():
-        arm, (frame, loss) = f"{size}-{name}", texts[text]
-        trained[arm] = tried(arm, cut(size, start), recipe, loss, frame)
-        candidates[size][arm] = (recipe, text)
+        tried(f"{size}-{name}", cut(size, name), from_layers, soft)
+    first = best([f"{size}-{name}" for name in starts])
+    chosen_start[size] = first.removeprefix(f"{size}-")
+    candidates[size] = {first: ("kd", from_layers, "none")}
+    for name, recipe in longer.items():
+        at_size(size, f"{size}-{name}-steps", "kd", recipe, "none")
+        at_size(size, f"{size}-{name}", "kd", from_layers, name)
+    _, recipe, text = candidates[size][best(candidates[size])]
+    at_size(size, f"{size}-hard", "hard", from_layers, "none")
+    recipe = longer.get(text, recipe)
+    if recipe.epochs > init_epochs:
+        at_size(size, f"{size}-hard-steps", "hard", recipe, "none")
 
 # %% [markdown]
-# The layer losses come last, on top of the best so far. They follow the even map wherever the student
-# starts, for else a student cut from the lowest layers would never hear of the highest.
+# The layer losses come last, on top of the best so far, of the kind and the share found above. They
+# follow the even map wherever the student starts, for else a student cut from the lowest layers would
+# never hear of the highest. Here, too, an arm with a term off cannot be chosen.
 
 # %%
-recipes = {}
+recipes, so_far = {}, {}
 for size, arms in candidates.items():
-    so_far = best(arms)
-    recipe, text = arms[so_far]
-    frame, loss = texts[text]
-    layer_map = distill.layer_map("even", sizes[size], teacher_layers)
-    with run.states(teacher, frame, layer_map.values(), "tinybert") as states:
-        equal = distill.LayerLosses(loss, states, layer_map, "tinybert", 1.0, 1.0)
-        taught = run.balanced(equal, cut(size, chosen_start[size]), frame, loss_shares[0])
-        tried(f"{size}-layers", cut(size, chosen_start[size]), recipe, taught, frame)
-    layered = best([so_far, f"{size}-layers"]) != so_far
-    recipes[size] = {"start": chosen_start[size], "epochs": recipe.epochs, "transfer": text}
-    recipes[size]["hidden_weight"] = taught.hidden_weight if layered else 0.0
-    recipes[size]["attention_weight"] = taught.attention_weight if layered else 0.0
+    so_far[size], arm = best(arms), f"{size}-layers"
+    taught, recipe, text = arms[so_far[size]]
+    frame, loss = lesson(taught, text)
+    layer_map, kind = distill.layer_map("even", sizes[size], teacher_layers), objective.kind
+    with run.states(teacher, frame, layer_map.values(), kind) as states:
+        equal = distill.LayerLosses(
+            loss, states, layer_map, kind, 1.0, 1.0, throughout=objective.throughout
+        )
+        start = cut(size, chosen_start[size])
+        layered = run.balanced(equal, start, frame, share_of[chosen_losses])
+        tried(arm, cut(size, chosen_start[size]), recipe, layered, frame)
+    wins = on(arm) and best([so_far[size], arm]) == arm
+    recipes[size] = {"start": chosen_start[size], "objective": taught, "epochs": recipe.epochs}
+    recipes[size] |= {
+        "transfer": text,
+        "hidden_weight": layered.hidden_weight if wins else 0.0,
+        "attention_weight": layered.attention_weight if wins else 0.0,
+    }
 
 # %%
-by_recipe = standings(["teacher", *(arm for arm in answers if arm.split("-")[0] in sizes)])
+of_size = {size: [arm for arm in answers if arm.split("-")[0] == size] for size in sizes}
+by_recipe = pd.concat([standings(arms) for arms in of_size.values()], ignore_index=True)
 run.table(by_recipe, "recipes")
+drawn = pd.concat([standings(["teacher"]), by_recipe], ignore_index=True)
 run.figure(
-    plots.scores(by_recipe, title="Starts, text, losses", reference="teacher", part=TUNE_PART),
+    plots.scores(drawn, title="Starts, text, losses", reference="teacher", part=TUNE_PART),
     "recipes",
     "Macro-F1 on the tune part of students of two sizes by initial layers, text and losses",
-    by_recipe,
+    drawn,
 )
+for arms in of_size.values():
+    display(shown(standings(arms)))
 
 # %% [markdown]
-# More text is compared with more steps, and once more on sentences of another domain, which choose
+# Each text is compared with as many steps, and once more on sentences of another domain, which choose
 # nothing: unlabelled tweets may help a student there, if anywhere.
 
 # %%
 lines = []
-if transfer_sentences:
-    outside = run.elsewhere()
-    there = {arm: run.predict(model, outside) for arm, model in trained.items()}
+if longer:
     run.sweep("recipes-elsewhere", there, outside, teacher)
-    for size, depth in sizes.items():
-        pair = [f"{size}-transfer", f"{size}-longer"]
+for size in sizes:
+    for name in longer:
+        pair = [f"{size}-{name}", f"{size}-{name}-steps"]
         guesses = [there[arm].argmax(1) for arm in pair]
         away = stats.paired_difference(outside["label"], *guesses, outside["group"])
         lines.append(
-            f"* {depth} layers: {transfer_sentences:,} unlabelled sentences ({steps[pair[0]]:,} steps) "
-            f"instead of more epochs ({steps[pair[1]]:,} steps): {told(difference(*pair))} on the tune "
-            f"part, {told(away)} out of domain."
+            f"* `{size}`, `{name}` text ({steps[pair[0]]:,} steps) instead of more epochs "
+            f"({steps[pair[1]]:,} steps): {told(difference(*pair))} on the tune part, {told(away)} out of "
+            "domain."
         )
 Markdown("\n".join(lines) or "No unlabelled sentences were given.")
+
+# %% [markdown]
+# ## Luck
+#
+# An interval over sentences takes each training as it came out. Another seed means other batches and
+# another dropout, and for a student from random weights other weights. Three arms once more, which
+# choose nothing here:
+
+# %%
+first = f"small-{chosen_start['small']}"
+others = [run.at(run.seed + number) for number in range(1, 1 + more_seeds)]
+for at in others:
+    tried(squared, random_student(at.seed), replace(from_random, seed=at.seed), kd, at=at)
+    for arm, loss in ((first, soft), ("small-hard", distill.HardLabels())):
+        student = cut("small", chosen_start["small"])
+        tried(arm, student, replace(from_layers, seed=at.seed), loss, at=at)
+repeated = [squared, first, "small-hard"]
+luck = pd.DataFrame(
+    {f"seed {at.seed}": {arm: f1(seeded(arm, at)) for arm in repeated} for at in (run, *others)}
+)
+luck["spread"] = luck.max(axis=1) - luck.min(axis=1)
+run.table(luck.rename_axis("arm").reset_index(), "luck")
+luck.round(3)
+
+# %%
+gaps = 100 * (luck.loc[first] - luck.loc["small-hard"]).drop("spread")
+Markdown(
+    f"From seed to seed `{luck['spread'].idxmax()}` moves the most, by "
+    f"{100 * luck['spread'].max():.1f} points. `{first}` minus `small-hard`, soft labels minus hard ones: "
+    + ", ".join(f"{gap:+.1f} ({name})" for name, gap in gaps.items())
+    + ". No interval in these tables holds this."
+)
 
 # %% [markdown]
 # ## The choices
@@ -515,11 +646,12 @@ Markdown("\n".join(lines) or "No unlabelled sentences were given.")
 # %%
 chosen = {
     "layer_losses": objective.kind,
+    "throughout": objective.throughout,
     "hidden_weight": objective.hidden_weight,
     "attention_weight": objective.attention_weight,
     "embedding_weight": objective.embedding_weight,
 }
-chosen |= {"best_temperature": best_temperature}
+chosen |= {"best_temperature": best_temperature, "transfer_sentences": transfer_sentences}
 chosen |= {f"{size}_{name}": v for size, recipe in recipes.items() for name, v in recipe.items()}
 table = pd.DataFrame({"parameter": chosen.keys(), "value": map(json.dumps, chosen.values())})
 run.table(table, "chosen")
@@ -530,29 +662,50 @@ table
 # ## The answer
 
 # %%
-gains = {
-    "layers to start from": (f"small-{chosen_start['small']}", "small-even"),
-    "layer losses": (chosen_losses, squared),
-    "temperature": (f"squared@{best_temperature:g}", squared),
+knobs = {
+    "temperature": [f"squared@{T:g}" for T in temperatures],
+    "layer losses": [squared, *weighted],
+    "layer map": [arm for name, arm in named.items() if name != "none"],
 }
-if transfer_sentences:
-    gains["text"] = ("small-transfer", "small-longer")
-gains = {name: difference(*pair) for name, pair in gains.items()}
-order = sorted(gains, key=lambda name: abs(gains[name].diff), reverse=True)
-clear = [name for name, d in gains.items() if d.low > 0 or d.high < 0]
-run.table(
-    pd.DataFrame(
-        {"knob": n, "diff": d.diff, "low": d.low, "high": d.high} for n, d in gains.items()
+for size in sizes:
+    knobs[f"layers to start from, {size}"] = [f"{size}-{name}" for name in starts]
+    knobs[f"labels or teacher, {size}"] = [f"{size}-{chosen_start[size]}", f"{size}-hard"]
+    for name in longer:
+        knobs[f"{name} text, {size}"] = [f"{size}-{name}-steps", f"{size}-{name}"]
+    knobs[f"layer losses, {size}"] = [so_far[size], f"{size}-layers"]
+rows = []
+for knob, arms in knobs.items():
+    top, bottom = best(arms), min(arms, key=f1)
+    if top != bottom:
+        d = difference(top, bottom)
+        row = {"knob": knob, "settings": len(arms), "best": top, "worst": bottom, "diff": d.diff}
+        rows.append(row | {"diff_low": d.low, "diff_high": d.high})
+columns = ["knob", "settings", "best", "worst", "diff", "diff_low", "diff_high"]
+effects = pd.DataFrame(rows, columns=columns).sort_values("diff", ascending=False)
+run.table(effects, "knobs")
+run.figure(
+    plots.differences(
+        effects.assign(variant="student-" + effects["best"], label=effects["knob"]),
+        title="What each knob moves",
+        xlabel="best minus worst setting in macro-F1, points (95 % paired interval)",
     ),
     "knobs",
+    "Paired differences in macro-F1 on the tune part between the best and the worst setting of each knob",
+    effects,
 )
+shown(effects)
+
+# %%
+clear = effects.loc[effects["diff_low"] > 0, "knob"]
+alike = [knob for knob in knobs if knob not in set(effects["knob"])]
 Markdown(
-    "Expected, in order of effect: layers to start from, text, layer losses, temperature. Found, each "
-    "as the best setting against the usual one: "
-    + "; ".join(f"{name} {told(gains[name])}" for name in order)
-    + f". Clear of zero on this tune part: {', '.join(clear) or 'none'}. The best of several is flattered "
-    f"by having been chosen. All {len(seconds)} arms took {sum(seconds.values()) / 60:.0f} minutes of "
-    "training."
+    "Expected, in order of effect: layers to start from, text, layer losses, temperature. Found, best "
+    "minus worst setting: "
+    + "; ".join(f"{r.knob} {100 * r.diff:.1f}" for r in effects.itertuples())
+    + f" points. Clear of zero on this tune part: {'; '.join(clear) or 'none'}. "
+    + (f"No setting differs: {'; '.join(alike)}. " if alike else "")
+    + "Best minus worst is flattered by the choice, the more so the more settings a knob has. All "
+    f"{len(seconds)} trainings of students took {sum(seconds.values()) / 60:.0f} minutes."
 )
 
 # %% [markdown]

@@ -207,6 +207,12 @@ def test_transfer_text_is_near_no_labelled_sentence_and_near_none_from_elsewhere
     assert set(data.transfer(others, labelled, 2)["id"]) == {"other-1", "other-2"}
     with pytest.raises(InputError, match="3 sentences are asked for and there are 2"):
         data.transfer(others, labelled, 3)
+    assert set(data.transfer(others, labelled, None)["id"]) == {"other-1", "other-2"}
+    # other-2 stays barred: `elsewhere` is told from all sources, whichever are asked for.
+    others = pd.concat([others, beside(["phrasebank"], [12]).assign(id="other-5")])
+    assert data.transfer(others, labelled, None, ["phrasebank"])["id"].tolist() == ["other-1"]
+    with pytest.raises(InputError, match="all sentences are asked for and there are 0"):
+        data.transfer(others, labelled, None, ["fiqa"])
 
 
 def test_where_there_is_no_twitter_elsewhere_is_what_annotators_disputed():
@@ -263,6 +269,9 @@ def test_real_transfer_text_is_what_the_methods_name(phrasebank_fiqa):
     assert not set(found["group"]) & {*labelled["group"], *data.elsewhere(others)["group"]}
     assert set(data.elsewhere(others)["source"]) == {"twitter-valid"}
     pd.testing.assert_frame_equal(found, data.transfer(others, labelled, 5000))
+    own = data.transfer(others, labelled, None, ["phrasebank"])
+    assert set(own["source"]) == {"phrasebank"}
+    assert len(own) > (found["source"] == "phrasebank").sum()
 
 
 def test_no_group_of_real_sentences_is_cut(phrasebank_fiqa):

@@ -1,6 +1,7 @@
 """Layer losses against textbrewer, transformers' own maps, brute force and closed forms."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 
@@ -413,6 +414,8 @@ def test_tinybert_learns_from_layers_first_and_from_predictions_afterwards():
             assert set(terms) == expected, (kind, progress)
             total = sum(term.item() for name, term in terms.items() if name != "loss")
             assert terms["loss"].item() == pytest.approx(total, rel=1e-6)
+            throughout = dataclasses.replace(objective, throughout=True)
+            assert set(throughout(student, inputs | {"progress": progress})) == whole
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -498,6 +501,7 @@ def test_descriptions_tell_objectives_apart(corpus, tmp_path):
         losses(teacher, "seed", weights=(2.0, 1.0)),
         losses(teacher, "seed", weights=(1.0, 3.0)),
         losses(teacher, "tinybert", weights=(2.0, 3.0)),
+        losses(teacher, "tinybert", throughout=True),
     ]
     for part in (corpus, data.Tokenized(corpus.input_ids, corpus.labels[::-1])):
         with distill.Cached(teacher, part, [0, 2], "seed", tmp_path) as kept:
@@ -505,6 +509,7 @@ def test_descriptions_tell_objectives_apart(corpus, tmp_path):
     told = [objective.describe() for objective in objectives]
     assert all(a != b for i, a in enumerate(told) for b in told[:i])
     assert losses(copy.deepcopy(teacher), "seed").describe() == told[0]
+    assert losses(teacher, "seed", throughout=True).describe() == told[0]  # it always is
     arguments = (teacher, corpus, None, train.Recipe(1, 1e-3))
     assert len({train.fingerprint(*arguments, objective) for objective in objectives}) == len(told)
 
@@ -681,7 +686,7 @@ def test_shares_are_of_the_loss_at_each_point():
     assert found.loc[0.5].dropna().to_dict() == {"hidden states": 0.25, "attention": 0.75}
     expected = {"labels": 0.25, "teacher's answers": 0.125, "hidden states": 0.5}
     assert found.loc[1.0].to_dict() == expected | {"attention": 0.125}
-    # Over the two points at which all terms are on.
+    # Of layer losses, over the two points at which all terms are on.
     typical = distill.typical_shares(history).to_dict()
-    expected = {"labels": 0.375, "teacher's answers": 0.1875, "hidden states": 0.375}
-    assert typical == pytest.approx(expected | {"attention": 0.0625})
+    assert typical == pytest.approx({"hidden states": 0.375, "attention": 0.0625})
+    assert distill.typical_shares(history.drop(columns=["hidden", "attention"])).empty

@@ -14,6 +14,7 @@ import transformers
 
 from headcount import data, distill, models, train
 from headcount.chapter.inputs import Inputs
+from headcount.parameters import known
 
 
 class Trainings(Inputs):
@@ -105,13 +106,23 @@ class Trainings(Inputs):
         return distill.balanced(objective, model, probe, share)
 
     def with_transfer(
-        self, frame: pd.DataFrame, logits: np.ndarray, teacher: Any, n: int
+        self, frame: pd.DataFrame, logits: np.ndarray, teacher: Any, text: str, n: int
     ) -> tuple[pd.DataFrame, np.ndarray]:
-        """``frame`` and the teacher's logits of it, with ``n`` unlabelled sentences appended."""
-        if not n:
+        """``frame`` and the teacher's logits of it, with unlabelled sentences appended.
+
+        Args:
+            text: ``none``; ``domain``, all that are not Twitter's; ``mixed``, ``n`` of them all.
+
+        Raises:
+            InputError: there is no such text, or there are not so many sentences.
+        """
+        if known(text, ("none", "domain", "mixed"), "unknown transfer text") == "none":
             return frame, logits
         others = data.load(self.artifacts / "data", "others")
-        more = data.transfer(others, self.sentences(), n).assign(label=distill.UNLABELLED)
+        own = [source for source in others["source"].unique() if not source.startswith("twitter")]
+        n, sources = (None, own) if text == "domain" else (n, None)
+        more = data.transfer(others, self.sentences(), n, sources)
+        more = more.assign(label=distill.UNLABELLED)
         both = pd.concat([frame, more], ignore_index=True)
         return both, np.concatenate([logits, self.predict(teacher, more)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,15 +120,30 @@ def beside(others: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
     return others[~others["group"].isin(taken)]
 
 
-def transfer(others: pd.DataFrame, labelled: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
+def transfer(
+    others: pd.DataFrame,
+    labelled: pd.DataFrame,
+    n: int | None,
+    sources: Collection[str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
     """``n`` of the sentences from `beside` for a teacher alone to label, drawn at random.
 
+    Args:
+        n: None for all there are.
+        sources: whose sentences to draw from; None for all.
+
     Raises:
-        InputError: there are fewer.
+        InputError: there are fewer, or none.
     """
     free = beside(others, labelled)
-    if n > len(free):
+    if sources is not None:
+        free = free[free["source"].isin(sources)]
+    asked = "all" if n is None else n
+    n = len(free) if n is None else n
+    if not 0 < n <= len(free):
         raise InputError(
-            f"transfer: {n} sentences are asked for and there are {len(free)}: give fewer"
+            f"transfer: {asked} sentences are asked for and there are {len(free)}: give fewer, or "
+            "other sources"
         )
     return free.sample(n, random_state=seed)

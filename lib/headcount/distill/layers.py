@@ -189,13 +189,16 @@ class LayerLosses:
 
     Of kind ``tinybert`` the layer losses stand alone in the first half of the steps, as TinyBERT
     learns from layers first and predictions afterwards. (There the second stage has no layer
-    losses, and each stage its own schedule; here they stay on, in the steps that others have.)
+    losses, and each stage its own schedule; here they stay on, in the steps that others have, so
+    that predictions are learned at a rate that has begun to decay. `throughout` has them on in all
+    steps.)
 
     Attributes:
         prediction: the loss on the student's logits; None for none.
         states: the teacher's side, of the same kind.
         layer_map: layer of the teacher by layer of the student; see :func:`layer_map`.
         embedding_weight: ``tinybert`` alone.
+        throughout: whether the prediction loss is on in all steps; of kind ``seed`` it always is.
 
     Raises:
         InputError: the parts do not fit together; in the forward pass, the student has not the
@@ -209,6 +212,7 @@ class LayerLosses:
     hidden_weight: float
     attention_weight: float
     embedding_weight: float = 0.0
+    throughout: bool = False
 
     def __post_init__(self) -> None:
         known(self.kind, KINDS, "unknown kind of layer losses")
@@ -234,10 +238,15 @@ class LayerLosses:
             weights |= {"hidden": self.hidden_weight, "attention": self.attention_weight}
         return {name: weight for name, weight in weights.items() if weight}
 
+    @property
+    def alone_until(self) -> float:
+        """The share of the steps before which layer losses stand alone."""
+        return 0.5 if self.kind == "tinybert" and not self.throughout else 0.0
+
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits, layers = self.layer_terms(model, batch)
         layers = {name: weight * layers[name] for name, weight in self.weights.items()}
-        alone = self.kind == "tinybert" and batch.get("progress", 1.0) < 0.5 and layers
+        alone = batch.get("progress", 1.0) < self.alone_until and layers
         terms = {}
         if self.prediction is not None and not alone:
             terms = self.prediction.from_logits(logits, batch)
@@ -282,6 +291,7 @@ class LayerLosses:
             "hidden_weight": self.hidden_weight,
             "attention_weight": self.attention_weight,
             "embedding_weight": self.embedding_weight,
+            "alone_until": self.alone_until,
             "prediction": None if self.prediction is None else self.prediction.describe(),
             "states": self.states.describe(),
         }
@@ -342,6 +352,7 @@ TERMS = {
     "attention": "attention",
     "embedding": "embeddings",
 }
+LAYER_TERMS = [TERMS[name] for name in ("hidden", "attention", "embedding")]
 
 
 def shares(history: pd.DataFrame) -> pd.DataFrame:
@@ -360,6 +371,10 @@ def shares(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def typical_shares(history: pd.DataFrame) -> pd.Series:
-    """Median share of each term over the points at which all terms are on; see `shares`."""
+    """Median share of each layer loss over the points at which all terms are on; see `shares`.
+
+    Prediction terms are left out: they become small by being learned. Empty where there are no
+    layer losses.
+    """
     table = shares(history).pivot_table(index="epoch", columns="term", values="share")
-    return table.dropna().median()
+    return table.dropna().median().reindex(LAYER_TERMS).dropna()
