@@ -265,9 +265,8 @@ def test_the_grid_has_every_condition_one_thread_count_after_the_other(tmp_path,
         bench.Contender("slow", tmp_path),
         bench.Contender("fast", tmp_path, runtime="onnxruntime", sentences=own),
     ]
-    grid = bench.grid(
-        pair, sentences, batch_sizes=(1, 4), pad_to=16, warmup=4, timed=12, max_seconds=5
-    )
+    few = {"warmup": 4, "timed": 12, "batches": 3, "max_seconds": 5}
+    grid = bench.grid(pair, sentences, batch_sizes=(1, 4), pad_to=16, **few)
     assert loaded == [("slow", 1), ("fast", 1), ("slow", 2), ("fast", 2)]
     assert list(grid) == [
         *("variant", "runtime", "threads", "batch", "tokens", "ms_per_sentence_p50"),
@@ -284,7 +283,7 @@ def test_the_grid_has_every_condition_one_thread_count_after_the_other(tmp_path,
         alone = {"slow": 6, "fast": 3}[row.variant] / row.threads
         assert alone <= row.ms_per_sentence_p50 * row.batch < alone + 5
         assert row.ms_per_sentence_p50 <= row.ms_per_sentence_p95
-        assert row.timed == 12 // row.batch
+        assert row.timed == {1: 12, 4: 3}[row.batch]
     assert set(grid["runtime"]) == {"torch", "onnxruntime"}
     assert grid["cpu"].iloc[0] == bench.cpu()[0]
     assert grid["cpu_flags"].iloc[0].split() == bench.cpu()[1]
@@ -311,6 +310,32 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def test_noise_is_the_largest_miss_to_either_side():
+    assert bench.noise([1.0, 1.0]) == 0
+    assert bench.noise([1.02, 1.05, 0.99]) == pytest.approx(0.05)
+    assert bench.noise([0.8, 1.2]) == pytest.approx(0.25)  # 0.8 times is 1.25 times, to the other
+    for ratios in ([], [1.0, 0.0], [np.nan]):
+        with pytest.raises(InputError, match="pass at least one, all above 0"):
+            bench.noise(ratios)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        *[(1.5, True), (1.05, None), (0.95, None), (0.8, False), (1.9, None), (2.3, False)],
+        *[([1.2, 1.7], True), ([1.2, 1.95], None), ([1.95, 0.5], False)],
+    ],
+)
+def test_a_ratio_near_a_bound_is_undecided(ratios, expected):
+    assert bench.between(ratios, noise=0.1, low=1, high=2) is expected
+
+
+def test_bounds_may_be_open():
+    assert bench.between([9.0, 12.0], noise=0.1, low=1) is True
+    assert bench.between(1.7, noise=0.1, high=2) is True
+    assert bench.between(10, noise=0, low=10) is True
 
 
 def test_bad_input_is_told_in_one_line(tmp_path):

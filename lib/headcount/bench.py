@@ -38,6 +38,7 @@ from headcount.errors import InputError
 
 if TYPE_CHECKING:  # what a contender does not need must not count as its memory
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 log = logging.getLogger("headcount")
 
@@ -316,6 +317,7 @@ def measure(
     threads: int,
     warmup: int = 50,
     timed: int = 500,
+    batches: int = 30,
     max_seconds: float = 60.0,
     pad_to: int = 128,
     batch_size: int = 32,
@@ -328,6 +330,9 @@ def measure(
         sentences: token ids, in an order of no meaning (each contender is timed on the first
             ``timed``, over again where there are fewer); a contender's own ids go before them.
             Throughput batches them as they come, padded to each batch's longest.
+        warmup: sentences; batches are fewer by their size.
+        timed: sentences, one at a time.
+        batches: timed ones, where sentences come in batches.
         threads: of torch and of ONNX Runtime alike.
         max_seconds: per contender and mode (own lengths, padded, batches).
 
@@ -337,7 +342,7 @@ def measure(
     """
     ids = _ids(contenders, sentences)
     scorers = {contender.name: load(contender, threads) for contender in contenders}
-    few = {"warmup": warmup, "timed": timed, "max_seconds": max_seconds}
+    few = {"warmup": warmup, "timed": timed, "batches": batches, "max_seconds": max_seconds}
     own = _time(scorers, ids, 1, None, **few)
     padded = _time(scorers, ids, 1, pad_to, **few)
     many = _time(scorers, ids, batch_size, None, **few)
@@ -373,6 +378,7 @@ def grid(
     pad_to: int = 128,
     warmup: int = 50,
     timed: int = 500,
+    batches: int = 30,
     max_seconds: float = 20.0,
 ) -> pd.DataFrame:
     """Time of a sentence under every combination of threads, batch and length.
@@ -389,7 +395,7 @@ def grid(
 
     Args:
         sentences: as :func:`measure` takes them.
-        warmup, timed: sentences; batches are fewer by their size.
+        warmup, timed, batches: as :func:`measure` takes them.
         max_seconds: per contender and condition.
 
     Raises:
@@ -399,7 +405,7 @@ def grid(
 
     ids = _ids(contenders, sentences)
     name_of_cpu, flags = cpu()
-    few = {"warmup": warmup, "timed": timed, "max_seconds": max_seconds}
+    few = {"warmup": warmup, "timed": timed, "batches": batches, "max_seconds": max_seconds}
     rows = []
     for count in threads:
         scorers = {contender.name: load(contender, count) for contender in contenders}
@@ -427,16 +433,17 @@ def _time(
     *,
     warmup: int,
     timed: int,
+    batches: int,
     max_seconds: float,
 ) -> dict[str, Timing]:
-    """Time batches of ``size``; ``warmup`` and ``timed`` count sentences."""
+    """Time ``timed`` single sentences, or ``batches`` of ``size``."""
     length = "own lengths" if pad_to is None else f"{pad_to} tokens"
     log.info("ruler: %d contenders, %d at a time, %s", len(scorers), size, length)
     return time_in_turns(
         scorers,
         {name: in_batches(own, size, pad_to) for name, own in ids.items()},
         warmup=-(-warmup // size),
-        timed=max(1, timed // size),
+        timed=timed if size == 1 else batches,
         max_seconds=max_seconds,
         turn=max(5, TURN // size),
     )
@@ -480,6 +487,29 @@ RATIOS = {
     "latency": "latency_ms_p50",
     "latency128": "latency128_ms_p50",
 }
+
+
+def noise(ratios: ArrayLike) -> float:
+    """The ruler's own error, by ratios of equal models, which should be 1: a share of a ratio.
+
+    The largest factor by which one of them misses 1 to either side, less 1.
+    """
+    values = np.asarray(ratios, dtype=float)
+    if not values.size or not (values > 0).all():
+        raise InputError(f"noise: ratios {values.tolist()}: pass at least one, all above 0")
+    return float(np.exp(np.abs(np.log(values)).max()) - 1)
+
+
+def between(ratios: ArrayLike, noise: float, low: float = 0.0, high: float = np.inf) -> bool | None:
+    """Whether measured ratios all lie from ``low`` to ``high``; None where they may.
+
+    What was measured is taken to be off by a factor of up to 1 + ``noise`` to either side.
+    """
+    values = np.asarray(ratios, dtype=float)
+    least, most = values / (1 + noise), values * (1 + noise)
+    if (most < low).any() or (least > high).any():
+        return False
+    return True if (least >= low).all() and (most <= high).all() else None
 
 
 # --- machine ------------------------------------------------------------------------------------
