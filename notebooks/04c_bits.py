@@ -108,7 +108,12 @@ def inside(names):
     return [m for m in matrices if any(f"{m}.".startswith(f"{name}.") for name in names)]
 
 
-weights = {unit: sum(matrices[m].numel() for m in inside(names)) for unit, names in units.items()}
+def flat(names, read=lambda matrix: matrix):
+    """All weights in the modules of a unit as one vector, each matrix as ``read`` gives it."""
+    return torch.cat([read(matrices[m]).flatten() for m in inside(names)])
+
+
+weights = {unit: len(flat(names)) for unit, names in units.items()}
 pd.DataFrame({"weights": weights}).map("{:,}".format)
 
 # %% [markdown]
@@ -177,14 +182,12 @@ for point, logits in points.items():
     bits, unit = point.split(" ", 1)
     d = stats.paired_difference(labels, logits.argmax(1), whole.argmax(1), sentence_groups)
     grid = [schemes[bits].linear, schemes[bits].embedding][unit == "embeddings"]
-    flat = [(matrices[m], grid.read_back(matrices[m])) for m in inside(units[unit])]
-    error = sum(float((w - r).square().sum()) for w, r in flat)
-    size = sum(float(w.square().sum()) for w, _ in flat)
+    error = quantize.error(flat(units[unit]), flat(units[unit], grid.read_back))
     row = {"bits": bits, "variant": unit, "diff": d.diff, "diff_low": d.low, "diff_high": d.high}
     row |= {"cross-entropy rises": cross_entropy(logits) - cross_entropy(whole)}
     row |= {"divergence": divergence(logits)}
     changed = (logits.argmax(1) != whole.argmax(1)).mean()
-    rows.append(row | {"changed, %": 100 * changed, "rounding error": (error / size) ** 0.5})
+    rows.append(row | {"changed, %": 100 * changed, "rounding error": error})
 alone = pd.DataFrame(rows)
 run.table(alone, "sensitivity")
 shown = alone.pivot(index="variant", columns="bits", values=["diff", "divergence"])
@@ -344,11 +347,9 @@ rows = []
 for bits in range(low_bits, high_bits + 1):
     for told, clip in (("the largest weight", False), ("least squared error", True)):
         grid = replace(clipped.linear, bits=bits, clip=clip)
-        flat = [(matrices[m], grid.read_back(matrices[m])) for m in inside(names)]
-        off = sum(float((w - r).square().sum()) for w, r in flat)
-        size = sum(float(w.square().sum()) for w, _ in flat)
-        zeros = sum(int((r == 0).sum()) for _, r in flat) / sum(w.numel() for w, _ in flat)
-        rows.append((bits, told, (off / size) ** 0.5, 100 * zeros))
+        rounded = flat(names, grid.read_back)
+        zeros = float((rounded == 0).float().mean())
+        rows.append((bits, told, quantize.error(flat(names), rounded), 100 * zeros))
 columns = ["bits", "outer levels by", "rounding error", "weights that become 0, %"]
 levels = pd.DataFrame(rows, columns=columns)
 run.table(levels, "levels")
@@ -360,7 +361,7 @@ levels.round(2)
 # larger weights are clipped. This departs from the paper.
 
 # %%
-sizes = {n: sum(matrices[m].numel() for m in inside((n,))) for n in names}
+sizes = {n: len(flat([n])) for n in names}
 budget = {"low": low_bits, "high": high_bits, "average": average_bits}
 chosen = quantize.bits_by_sensitivity(omega.to_dict(), sizes, **budget)
 wrong = quantize.bits_by_sensitivity((-omega).to_dict(), sizes, **budget)
