@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -568,6 +569,11 @@ def test_headline_tells_a_change_of_runtime_from_compression(tmp_path, monkeypat
     speeds = {name: cells[-2:] for name, cells in headline_rows(tmp_path).items()}
     assert speeds["teacher-int8"] == ["–", "1.25 ×"]
     assert speeds["student-kd"] == ["–", "–"]
+
+    shutil.rmtree(folder / "measures")
+    told = report.headline(tmp_path)
+    assert "| MB |\n" in told
+    assert "has not been timed yet" in told
 
 
 @pytest.mark.parametrize("text", ["no marks", f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])

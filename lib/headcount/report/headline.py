@@ -35,6 +35,13 @@ HEADLINE = (
 # By runtime, the FP32 teacher that ran in it.
 TEACHERS = {"torch": TORCH_TEACHER, "torch.ao": TORCH_TEACHER, "onnxruntime": ONNX_TEACHER}
 CODE = (":/lib", ":/notebooks")
+SPEED = (
+    "Speed is median latency at batch 1 on the machine of the run: first against the FP32 teacher "
+    "in torch, so that a change of runtime counts as well, then against the FP32 teacher in the "
+    f"row's own runtime (`{ONNX_TEACHER}` in ONNX Runtime), so that only the change of the model "
+    "counts."
+)
+NO_SPEED = "This study has not been timed yet."
 NOTHING = "No study has been published yet: `make study` makes the first one."
 
 
@@ -55,22 +62,20 @@ def headline(reports: Path) -> str:
         if difference != MISSING:
             difference += f" vs `{line['baseline']}`"
         size = sizes.get(variant)
-        rows.append(
-            {
-                "variant": variant,
-                "macro-F1 [95 %]": score(line["macro_f1"], line["ci_low"], line["ci_high"]),
-                "difference, points [95 %]": difference,
-                "MB": MISSING if pd.isna(size) else f"{size:.1f}",
-                "speed": _times(ratios, TORCH_TEACHER, variant),
-                "same runtime": _times(ratios, TEACHERS.get(runtimes.get(variant)), variant),
-            }
-        )
+        row = {
+            "variant": variant,
+            "macro-F1 [95 %]": score(line["macro_f1"], line["ci_low"], line["ci_high"]),
+            "difference, points [95 %]": difference,
+            "MB": MISSING if pd.isna(size) else f"{size:.1f}",
+        }
+        if ratios:
+            row["speed"] = _times(ratios, TORCH_TEACHER, variant)
+            row["same runtime"] = _times(ratios, TEACHERS.get(runtimes.get(variant)), variant)
+        rows.append(row)
     place = f"{reports.name}/{study.name}"
     notes = (
-        "Scores and paired differences are on the pooled test parts. Speed is median latency at "
-        "batch 1 on the machine of the run: first against the FP32 teacher in torch, so that a "
-        "change of runtime counts as well, then against the FP32 teacher in the row's own runtime "
-        f"(`{ONNX_TEACHER}` in ONNX Runtime), so that only the change of the model counts. "
+        "Scores and paired differences are on the pooled test parts. "
+        f"{SPEED if ratios else NO_SPEED} "
         f"[Report]({place}/report.md), [all numbers]({place}/results.csv)."
     )
     return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
