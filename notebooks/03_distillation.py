@@ -692,6 +692,16 @@ for i in np.flatnonzero(lost)[:5]:
     print(f"[{row['source']}] said {guess}, labelled {data.LABELS[labels[i]]}\n    {row['text']}\n")
 
 # %% [markdown]
+# ### On sentences of another domain
+#
+# Those made of the teacher's layers also answer sentences from elsewhere. What they say decides nothing
+# here: chapter 7b judges it, beside other chapters' models.
+
+# %%
+made_of_layers = ["student-hard-init", "student-kd-init", "student-small", "student-tiny"]
+run.ask_elsewhere("elsewhere-students", [v for v in made_of_layers if v in students])
+
+# %% [markdown]
 # ## The answer
 
 

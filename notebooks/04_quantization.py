@@ -817,6 +817,15 @@ if few := [f"the {unit}" for unit, n in ends.items() if n < 10]:
 Markdown(text)
 
 # %% [markdown]
+# ### On sentences of another domain
+#
+# Models that may be shipped also answer sentences from elsewhere, for chapter 7b to judge.
+
+# %%
+may_be_shipped = ["teacher", "teacher-int8", f"{trimmed}-int8", f"{trimmed}-trimmed-int8"]
+run.ask_elsewhere("elsewhere-int8", [v for v in may_be_shipped if run.has(v)])
+
+# %% [markdown]
 # ## Something to deploy
 #
 # Each folder holds the model, its tokenizer, its label names and a script that needs neither

@@ -794,6 +794,17 @@ Markdown(
 # a score that is no worse. Compare both with the teacher's, from which they set out.
 
 # %% [markdown]
+# ### On sentences of another domain
+#
+# While the models are at hand they also answer sentences from elsewhere. What they say decides
+# nothing here: chapter 7b judges it, beside other chapters' models.
+
+# %%
+for number in range(trainings):
+    run.at(run.seed + number).ask_elsewhere("elsewhere-heads", [control, pruned])
+run.ask_elsewhere("elsewhere-chance", [chance])
+
+# %% [markdown]
 # ## What was really saved
 #
 # The prediction was made by counting, before any training. Parameters must come out exactly; the

@@ -20,9 +20,9 @@
 #
 # | | |
 # |---|---|
-# | reads | models of chapters 2 to 5, the sentences of another domain that chapter 1 kept |
-# | writes | sweeps of answers, the verdicts on C18; no model |
-# | takes | a minute or two a fold; nothing is trained |
+# | reads | what models of chapters 3 to 5 answered to the sentences of another domain, the teacher |
+# | writes | the answers of the teacher and of a bag of words, the verdicts on C18; no model |
+# | takes | less than a minute a fold; nothing is trained |
 
 # %% [markdown] tags=["colab", "not-in-report"]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/07b_elsewhere.ipynb)
@@ -61,7 +61,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from headcount import chapter, claims, data, export, models, plots, records, stats
+from headcount import chapter, claims, data, models, plots, records, stats
 from headcount.chapter import in_points, within
 from headcount.errors import InputError
 
@@ -88,7 +88,6 @@ variants = [
     "heads-entropy-50",
     "heads-random-50",
 ]
-trained_again = ["teacher-continued-15", "heads-entropy-50"]
 
 # %%
 run = chapter.begin("07b_elsewhere", globals())
@@ -138,28 +137,26 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Everybody answers
+# ## Everybody has answered
 #
-# The bag of words is the control: it has no pretraining to carry from one domain to another.
-
+# Each chapter asked its models while they were at hand; here their answers meet. The teacher is asked
+# now, and so is the control: a bag of words, which has no pretraining to carry from one domain to
+# another.
 
 # %%
-def answers(run, variant):
-    """Logits of one variant on the sentences from elsewhere, in the runtime it is shipped in."""
-    record = run.record(variant)
-    if record.runtime == "torch":
-        return run.predict(run.load(variant), outside)
-    # As texts: the folder's own tokenizer may know fewer words than the study's.
-    folder = run.model_folder(variant, seed=record.seed)
-    return export.OnnxClassifier(folder, run.threads).logits([*outside["text"]])
-
-
-there = [variant for variant in variants if run.has(variant)]
-bag = models.bag_of_words().fit(parts.train["text"], parts.train["label"])
-points = {"tfidf": bag.predict_log_proba(outside["text"])}
-points |= {variant: answers(run, variant) for variant in there}
 teacher = run.load("teacher")
-scores = run.sweep("elsewhere", points, outside, teacher)
+bag = models.bag_of_words().fit(parts.train["text"], parts.train["label"])
+controls = {"tfidf": bag.predict_log_proba(outside["text"])}
+controls |= {"teacher": run.predict(teacher, outside)}
+run.sweep("elsewhere-controls", controls, outside, teacher)
+
+# %%
+guesses = {}
+for sweep in records.read_sweeps(run.work, "elsewhere-*", fold=run.fold):
+    answered = records.sweep(run.work, sweep.name, fold=run.fold).query("seed == @run.seed")
+    answered = answered.set_index("id").loc[outside["id"]]
+    guesses |= {variant: answered[variant].to_numpy() for variant in sweep.points}
+there = [variant for variant in variants if variant in guesses]
 
 
 # %%
@@ -173,8 +170,8 @@ def at_home(variant):
 
 rows = []
 for variant in ["tfidf", *there]:
-    guesses, home = points[variant].argmax(1), at_home(variant)
-    row = {"variant": variant} | stats.with_interval(labels, guesses, groups)
+    home = at_home(variant)
+    row = {"variant": variant} | stats.with_interval(labels, guesses[variant], groups)
     row |= {"at home": home["macro_f1"]}
     rows.append(row | {"home_low": home["ci_low"], "home_high": home["ci_high"]})
 standings = pd.DataFrame(rows)
@@ -205,17 +202,6 @@ Markdown(
 # Soft labels against hard ones (C7), eight bits against 32 (C10), half of the heads against equally
 # long training (C1); each on this fold's test part and on the other sentences, with the same models.
 # Where chapter 5 trained the last pair several times, all of its trainings answer.
-
-# %%
-again = {}
-if all(run.has(variant) for variant in trained_again):
-    both = [
-        {r.seed for r in records.read(run.work, variant=v, fold=run.fold)} for v in trained_again
-    ]
-    for number in sorted(set.intersection(*both)):
-        other = run.at(number)
-        again = {variant: answers(other, variant) for variant in trained_again}
-        other.sweep("elsewhere-heads", again, outside, teacher)
 
 # %%
 found, rows = {}, []

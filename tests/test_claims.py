@@ -184,8 +184,8 @@ def test_two_claims_about_the_same_variants_do_not_double_their_row():
 def test_elsewhere_is_judged_by_its_own_sweep_over_all_folds_and_trainings(tmp_path):
     wrong = {"teacher": 0.3, "student-hard-init": 0.4, "student-kd-init": 0.2}
     for fold in (0, 1):
-        write_sweep(tmp_path, "elsewhere", wrong, fold)
-    scores, table = by_sklearn(tmp_path, "elsewhere"), judged(tmp_path)
+        write_sweep(tmp_path, "elsewhere-students", wrong, fold)
+    scores, table = by_sklearn(tmp_path, "elsewhere-students"), judged(tmp_path)
     row = table.loc["C18a"]
     assert row["diff"] == pytest.approx(scores["student-kd-init"] - scores["student-hard-init"])
     assert (row["n"], row["verdict"], row["unit"]) == (800, "supported", "points")

@@ -223,8 +223,10 @@ def resident(folder: Path) -> dict[str, float]:
         )
     if not (folder / "model.onnx").exists():
         raise InputError(f"{folder} lacks model.onnx: run the chapter that makes it again")
-    # Another allocator in the C library's place, as on Colab, has holes of another kind.
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    # Another allocator in the C library's place, as on Colab, has holes of another kind; so has the
+    # C library's own in huge pages, which a study trains with.
+    other = ("LD_PRELOAD", "GLIBC_TUNABLES")
+    environment = {name: value for name, value in os.environ.items() if name not in other}
     command = [sys.executable, "-m", "headcount.sizes", str(folder)]
     return bench.measured_apart(command, folder.name, "make the folder again", env=environment)
 

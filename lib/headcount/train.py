@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -35,6 +35,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from headcount import distill, records, stats
 from headcount.data import Tokenized, collate
+from headcount.dropout import quick_dropout
 from headcount.errors import InputError
 from headcount.models import weights_sha256
 
@@ -295,12 +296,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def training_code(objective: distill.Objective) -> list[Path]:
-    """Files with the code of a training: ours, the logits', and the objective's class's own.
+    """Files with the code of a training: ours, dropout's, the logits', the objective's class's own.
 
     With the objective's come those of the objects that it is made of. Other objectives are left
     out, so that a change of one of them leaves this training as it is.
     """
-    names = [__name__, distill.student_logits.__module__]
+    names = [__name__, quick_dropout.__module__, distill.student_logits.__module__]
     names += [parent.__module__ for parent in type(objective).__mro__]
     made_of = (type(part).__module__ for part in vars(objective).values())
     names += [name for name in made_of if name.startswith(f"{__package__}.")]
@@ -441,7 +442,8 @@ def _train(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     callback.trainer = trainer
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    with quick_dropout(model) if where == "cpu" else nullcontext():
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     # Accelerate's autocast (see full_precision), and the mark that would keep it off a later round.
     for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
         model.__dict__.pop(left, None)

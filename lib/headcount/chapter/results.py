@@ -263,6 +263,24 @@ class Results(Trainings):
         self._scored.add(sweep.stem)
         return curves.scores(table)
 
+    def ask_elsewhere(self, name: str, variants: Sequence[str]) -> None:
+        """Keep what models of this fold answer to sentences of another domain, as sweep ``name``.
+
+        Each answers in the runtime that it is shipped in. Chapter 7b reads the sweeps: so it needs
+        no model, and a model need not outlive its chapter.
+        """
+        outside = self.elsewhere()
+        answers = {variant: self._answer(variant, outside) for variant in variants}
+        self.sweep(name, answers, outside, self.load("teacher"))
+
+    def _answer(self, variant: str, frame: pd.DataFrame) -> np.ndarray:
+        record = self.record(variant)
+        if record.runtime == "torch":
+            return self.predict(self.load(variant), frame)
+        # As texts: the folder's own tokenizer may know fewer words than the study's.
+        folder = self.model_folder(variant, seed=record.seed)
+        return export.OnnxClassifier(folder, self.threads).logits([*frame["text"]])
+
     def finding(
         self,
         claim: str,

@@ -182,12 +182,12 @@ CLAIMS = (
     Claim(
         "C18a",
         "Soft labels teach more than hard ones, out of domain",
-        Elsewhere("elsewhere", "student-kd-init", "student-hard-init"),
+        Elsewhere("elsewhere-students", "student-kd-init", "student-hard-init"),
     ),
     Claim(
         "C18b",
         "Post-training INT8 is nearly free, out of domain",
-        Elsewhere("elsewhere", "teacher-int8", "teacher"),
+        Elsewhere("elsewhere-int8", "teacher-int8", "teacher"),
         margin=-0.005,
     ),
     Claim(

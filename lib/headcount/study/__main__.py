@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
             "--data",
             help=f"folder searched for the publishers' files before the Hub (or {DATA_VARIABLE})",
         )
+        sub.add_argument("--without", help="chapters to leave out, such as 03b_recipes,05b_heads")
         sub.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="default: all")
         sub.add_argument(
             "--jobs",
@@ -88,6 +89,7 @@ def make_plan(options: argparse.Namespace) -> plans.Plan:
         cores=options.cores,
         jobs=options.jobs,
         given=dict(options.given),
+        without=[name for name in re.split(r"[,\s]+", options.without or "") if name],
     )
 
 

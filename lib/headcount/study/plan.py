@@ -85,6 +85,7 @@ def make(
     cores: int = 1,
     jobs: int = 1,
     given: dict[str, str] | None = None,
+    without: list[str] | None = None,
 ) -> Plan:
     """Read a profile and check all that can be checked without data or model.
 
@@ -92,6 +93,7 @@ def make(
         folds: instead of the profile's.
         data: a folder with the publishers' files; HEADCOUNT_DATA stands for one that is not given.
         given: parameters from the command line, as typed; they beat the profile's.
+        without: chapters that do not run, besides those that the profile leaves out.
 
     Raises:
         InputError: an unknown profile, part, parameter or fold, or a value of a wrong type.
@@ -109,19 +111,24 @@ def make(
     source = "--data"
     if data is None:  # as for the chapters, so that what is checked is what they will read
         source, data = DATA_VARIABLE, os.environ.get(DATA_VARIABLE) or None
-    without = study.get("without", [])
+    left_out = study.get("without", [])
     chosen = [
         part["protocol"] for part in (given, everywhere, *parts.values()) if "protocol" in part
     ]
-    if not isinstance(without, list):
-        raise InputError(f"{where}, part study, without {without!r}: give a list of chapters")
-    for chapter in without:
-        known(chapter, list(declared), f"{where}, part study, without: unknown chapter")
+    if not isinstance(left_out, list):
+        raise InputError(f"{where}, part study, without {left_out!r}: give a list of chapters")
+    for place, names in {
+        f"{where}, part study, without": left_out,
+        "--without": without or [],
+    }.items():
+        for chapter in names:
+            known(chapter, list(declared), f"{place}: unknown chapter")
+    left_out = {*left_out, *(without or [])}
     chapters, values = {}, {}
     for chapter, defaults in declared.items():
         own = parts.get(chapter, {})
         check_all(own, {chapter: defaults}, f"{where}, part {chapter},")
-        if chapter in without or (chapter in NEED_TUNE_PART and chosen[:1] == ["seed"]):
+        if chapter in left_out or (chapter in NEED_TUNE_PART and chosen[:1] == ["seed"]):
             continue
         merged = {
             name: typed(name, value, defaults[name], "-p" if name in given else where)
