@@ -4,24 +4,15 @@
 # this; `snakemake --configfile work/<profile>/study.yaml --cores 2 -n` shows what would run.
 import sys
 
+from headcount.study.graph import ONCE, upstream
+
 PROFILE, FOLDS = config["profile"], config["folds"]
 WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
 
 CHAPTERS = config["chapters"]
 BENCHMARK, REPORT = "07_benchmark", "08_report"
-# A study has one of each, on fold 0.
-ONCE = {CHAPTERS[0], "03b_recipes", "04c_bits", "05b_heads", BENCHMARK, REPORT}
 TIMED = {"05b_heads", BENCHMARK}  # they measure latency, and need the machine for themselves
 HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
-UPSTREAM = {  # what a chapter reads, where that is not the teacher alone
-    "01_data": [],
-    "02_teacher": ["01_data"],
-    "03_distillation": ["02_teacher", "03b_recipes"],
-    "04_quantization": ["02_teacher", "03_distillation"],
-    "04b_qat": ["02_teacher", "03_distillation"],
-    "05b_heads": ["02_teacher", "05_pruning"],
-    "07b_elsewhere": ["02_teacher", "03_distillation", "04_quantization", "05_pruning"],
-}
 
 
 def jobs(chapters):
@@ -35,7 +26,7 @@ def upstream_jobs(chapter, fold):
         return jobs(c for c in CHAPTERS if c not in (BENCHMARK, REPORT))
     if chapter == REPORT:
         return jobs(c for c in CHAPTERS if c != REPORT)
-    names = [c for c in UPSTREAM.get(chapter, ["02_teacher"]) if c in CHAPTERS]
+    names = [c for c in upstream(chapter) if c in CHAPTERS]
     return [(c, 0 if c in ONCE else fold) for c in names]
 
 
@@ -65,10 +56,22 @@ rule all:
         f"{ARTIFACTS}/published",
 
 
-# What one chapter reads, for a reader who opens it by itself (`--config before=05_pruning`).
+def asked_for():
+    """Jobs that the configuration names, `before=05_pruning` or `before=05_pruning.0,04c_bits.0`."""
+    names = [name.partition(".") for name in config.get("before", "").split(",") if name]
+    return [(c, int(k)) for c, _, fold in names for k in ([fold] if fold else FOLDS)]
+
+
+# What some chapters read and they themselves are not: for a reader who opens one by itself, and
+# before published results are held against what they were made from.
 rule inputs:
     input:
-        outputs(job for k in FOLDS for job in upstream_jobs(config["before"], k)) if "before" in config else [],
+        outputs(
+            job
+            for one in asked_for()
+            for job in upstream_jobs(*one)
+            if job not in asked_for()
+        ),
 
 
 rule publish:

@@ -93,7 +93,7 @@ seed = 0
 threads = 2
 # Studied
 percents = [10, 20, 30, 40, 50, 60, 70, 80, 90]
-random_draws = 10
+random_draws = 5
 arms = ["entropy", "entropy-reversed", "gradient", "random", "seedloop"]
 rounds = 5
 share = 0.1

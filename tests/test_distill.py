@@ -192,7 +192,7 @@ def test_a_fingerprint_tells_objectives_apart_and_reads_their_own_code(tiny, sen
         (FromANotebook(), []),
     ):
         files = [path.name for path in train.training_code(objective)]
-        assert files == ["train.py", "objectives.py", *own]
+        assert files == ["train.py", "dropout.py", "objectives.py", *own]
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])

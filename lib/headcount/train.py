@@ -130,12 +130,13 @@ def precision(device: str) -> str:
 class LikeLengthBatches(Sampler[list[int]]):
     """Batches of sentences of like length, so that little is padding.
 
-    The sentences are shuffled, cut into pools of 16 batches, sorted by length within a pool, and
-    the batches shuffled. The order depends on the seed and the epoch alone: trainings with equal
-    seeds see equal batches in equal order, however they got to that epoch.
+    The sentences are shuffled, cut into pools of 50 batches (as transformers' `group_by_length`
+    has them), sorted by length within a pool, and the batches shuffled. The order depends on the
+    seed and the epoch alone: trainings with equal seeds see equal batches in equal order, however
+    they got to that epoch.
     """
 
-    POOL = 16
+    POOL = 50
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0

@@ -49,6 +49,7 @@ from headcount.records.pooled import (
 from headcount.records.tables import (
     READINGS,
     RESULTS_COLUMNS,
+    chosen,
     paired,
     predictions,
     sweep,
@@ -72,6 +73,7 @@ __all__ = [
     "Result",
     "Sweep",
     "check_one_study",
+    "chosen",
     "contrast",
     "interval",
     "measures",

@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
         else:
             sub.add_argument("--before", metavar="CHAPTER", help="run only what this chapter reads")
             sub.add_argument(
+                "--keep",
+                action="store_true",
+                help="take results in reports/ that were made from the same sentences, parameters "
+                "and weights, instead of making them again",
+            )
+            sub.add_argument(
                 "--backup",
                 type=Path,
                 default=os.environ.get(BACKUP_VARIABLE) or None,
@@ -103,7 +109,7 @@ def run_study(options: argparse.Namespace) -> int:
     if options.backup:
         check_writable(options.backup)
     plans.check_inputs(plan)
-    return run(plan, before=options.before, backup=options.backup)
+    return run(plan, before=options.before, backup=options.backup, keep=options.keep)
 
 
 def show_parameters(options: argparse.Namespace) -> int:

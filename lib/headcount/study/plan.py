@@ -15,6 +15,7 @@ from headcount.errors import InputError
 from headcount.parameters import DATA_VARIABLE, check_names, check_type, check_writable, known
 from headcount.parameters import literals as assigned
 from headcount.records import write_text
+from headcount.study.graph import ONCE, Job
 
 NOTEBOOKS = Path("notebooks")
 PROFILES = NOTEBOOKS / "profiles"
@@ -60,6 +61,11 @@ class Plan:
     def artifacts(self) -> Path:
         """Where sentences, models and checkpoints are kept."""
         return Path("artifacts") / self.profile
+
+    @property
+    def pairs(self) -> list[Job]:
+        """Every chapter on every fold that it runs on."""
+        return [(c, k) for c in self.chapters for k in ([0] if c in ONCE else self.folds)]
 
     def parameters(self, chapter: str) -> dict[str, Any]:
         """What papermill is given for ``chapter``, fold and machine apart."""

@@ -20,6 +20,7 @@ import nbformat
 from headcount.errors import InputError
 from headcount.parameters import DATA_VARIABLE, LOG_VARIABLE
 from headcount.study import backup as backups
+from headcount.study import kept
 from headcount.study import plan as plans
 
 PATIENCE_S = 5  # a killed study's processes may take a moment to let go of the lock
@@ -66,10 +67,17 @@ def exclusive(work: Path, profile: str) -> Iterator[IO[str]]:
         yield file
 
 
-def run(plan: plans.Plan, *, before: str | None = None, backup: Path | None = None) -> int:
+def run(
+    plan: plans.Plan,
+    *,
+    before: str | None = None,
+    backup: Path | None = None,
+    keep: bool = False,
+) -> int:
     """Run what of ``plan`` is not up to date; returns the exit status.
 
     Args:
+        keep: take published results that still hold, instead of making them again.
         before: a chapter: run only what it reads, and publish nothing.
         backup: keep a copy of the study there after each job, and go on from that copy where the
             study has never run here.
@@ -78,6 +86,16 @@ def run(plan: plans.Plan, *, before: str | None = None, backup: Path | None = No
         if backup and (files := backups.bring(plan.profile, backup)):
             say(f"going on from {files} files in {backup / plan.profile}")
         plans.write(plan)
+        if keep and (jobs := kept.candidates(plan)):
+            # What they were made from has to be here before it can be compared.
+            names = ",".join(f"{chapter}.{fold}" for chapter, fold in jobs)
+            if status := _snakemake(plan, lock, names, backup):
+                return status
+            for job in jobs:
+                name, reason = f"{job[0]}, fold {job[1]}", kept.refusal(plan, job)
+                if reason is None:
+                    kept.take(plan, job)
+                say(f"{name}: {f'runs again, for {reason}' if reason else 'taken as published'}")
         return _snakemake(plan, lock, before, backup)
 
 
@@ -139,7 +157,7 @@ def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path
         return 1
     took = f"{progress.summary()} in {minutes(time.monotonic() - began)}"
     if before:
-        say(f"{took}: {before} can run")
+        say(f"{took}: {before.replace(',', ', ')} can run")
         return 0
     report = Path("reports") / plan.profile
     pages = [path for path in (report / "report.html", report) if path.exists()]

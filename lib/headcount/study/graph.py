@@ -1,0 +1,31 @@
+"""What the chapters read of each other; light, since the Snakefile imports it."""
+
+ONCE = {"01_data", "03b_recipes", "04c_bits", "05b_heads", "07_benchmark", "08_report"}
+"""Chapters of which a study has one, on fold 0."""
+MODELS_OF: dict[str, list[str]] = {
+    "01_data": [],
+    "02_teacher": ["01_data"],
+    "04_quantization": ["02_teacher", "03_distillation"],
+    "04b_qat": ["02_teacher", "03_distillation"],
+    "05b_heads": ["02_teacher", "05_pruning"],
+    "07_benchmark": ["02_teacher", "03_distillation", "04_quantization", "04b_qat", "05_pruning"],
+    "08_report": [],
+}
+"""By chapter, those whose models (of chapter 1, sentences) it loads, if not the teacher alone."""
+RESULTS_OF = {
+    "03_distillation": ["03b_recipes"],
+    "07b_elsewhere": ["03_distillation", "04_quantization", "05_pruning"],
+}
+"""By chapter, those of which it reads results alone."""
+
+Job = tuple[str, int]  # a chapter on a fold
+
+
+def models_of(chapter: str) -> list[str]:
+    """Chapters whose models ``chapter`` loads."""
+    return MODELS_OF.get(chapter, ["02_teacher"])
+
+
+def upstream(chapter: str) -> list[str]:
+    """Chapters that ``chapter`` reads on its fold."""
+    return models_of(chapter) + RESULTS_OF.get(chapter, [])
