@@ -45,7 +45,7 @@ study: $(READY) ## Run a study, from where it stopped, and publish it into repor
 	  $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 test: $(READY) ## Run the tests (those on real data only with DATA)
-	$(if $(DATA),HEADCOUNT_DATA='$(abspath $(DATA))') $(PYTHON) -m pytest -n logical --dist loadfile $(ARGS)
+	$(if $(DATA),HEADCOUNT_DATA='$(abspath $(DATA))') $(PYTHON) -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## Lint, check the format, and that what is generated is up to date
 	$(PYTHON) -m ruff check $(SOURCES)

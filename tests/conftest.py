@@ -12,6 +12,17 @@ import torch
 from headcount import data, models
 
 
+# Files that run whole studies. They come first, each on a worker of its own: whoever began with
+# them at the end would have the other cores wait.
+LONGEST = ("test_smoke", "test_kills", "test_study", "test_kept", "test_hub", "test_colab")
+
+
+def pytest_collection_modifyitems(items):
+    """Sort the longest files to the front; the Makefile keeps xdist from ordering them again."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with the publishers' files; tests that need them skip where there is none."""
