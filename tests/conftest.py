@@ -11,7 +11,6 @@ import torch
 
 from headcount import data, models
 
-
 # Files that run whole studies. They come first, each on a worker of its own: whoever began with
 # them at the end would have the other cores wait.
 LONGEST = ("test_smoke", "test_kills", "test_study", "test_kept", "test_hub", "test_colab")

@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from test_study import chapter, make_repository, run
 
 from headcount import records
 from headcount.study import kept
 from headcount.study import plan as plans
 
-# What chapters 2, 5 and 5b of this study leave: one record each, of weights that tell what they
-# were made from.
+# What chapters 2, 3 and 4 of this study leave: one record each, of weights that tell what they were
+# made from.
 LEAVES = """
 import json
 import pandas as pd
@@ -48,8 +49,8 @@ folder.mkdir(parents=True, exist_ok=True)
 """
 CALLS = {
     "02_teacher": 'leave("teacher")',
-    "05_pruning": 'leave("heads", "teacher")',
-    "05b_heads": 'leave("one-head", "heads")',
+    "03_distillation": 'leave("student", "teacher")',
+    "04_quantization": 'leave("student-int8", "student")',
 }
 
 
@@ -57,6 +58,10 @@ CALLS = {
 def published(tmp_path_factory):
     """A clone with a published report, in which nothing has run."""
     folder = make_repository(tmp_path_factory.mktemp("published"))
+    for name in ("05_pruning", "07_benchmark"):
+        (folder / "notebooks" / f"{name}.py").unlink()
+    profile = {"study": {"folds": [0, 1]}, "03_distillation": {"epochs": 2}}
+    (folder / "notebooks" / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(profile))
     chapter(folder, "01_data", body=FACTS)
     for name, call in CALLS.items():
         chapter(folder, name, body=LEAVES.format(name=name, call=call))
@@ -85,24 +90,24 @@ def test_everything_is_taken_and_published_again_as_it_was(clone):
     before = {p.name: p.read_bytes() for p in (report / "records").iterdir()}
     ran, out = again(clone)
     assert ran == []
-    assert out.count("taken as published") == 5
+    assert out.count("taken as published") == 6
     assert {p.name: p.read_bytes() for p in (report / "records").iterdir()} == before
     assert len(list((report / "predictions").glob("*.csv.gz"))) == len(before)
     assert "nothing to do" in run(clone, "--keep")[1]
 
 
 def test_what_a_chapter_that_runs_needs_is_made_again_and_the_rest_taken(clone):
-    """Chapter 5b needs fold 0's models: those of chapters 2 and 5; of fold 1 nobody needs any."""
-    (clone / "reports/tiny/chapters/fold0.05b_heads.tsv").unlink()
+    """Chapter 4 needs its fold's models of chapters 2 and 3; of fold 1 nobody needs any."""
+    (clone / "reports/tiny/chapters/fold0.04_quantization.tsv").unlink()
     ran, out = again(clone)
-    assert ran == ["02_teacher 0", "05_pruning 0", "05b_heads 0"]
-    assert out.count("taken as published") == 2
+    assert ran == ["02_teacher 0", "03_distillation 0", "04_quantization 0"]
+    assert out.count("taken as published") == 3
 
 
 def test_results_of_other_weights_are_made_again(clone):
-    """Chapter 2 is made again with another rate: its weights are others."""
+    """Chapter 2 is made again with another rate, and so is all that was made from it."""
     ran, out = again(clone, "-p", "learning_rate", "1e-3")
-    assert ran == ["02_teacher 0", "02_teacher 1", "05_pruning 0", "05_pruning 1", "05b_heads 0"]
+    assert ran == [f"{name} {fold}" for name in CALLS for fold in (0, 1)]
     assert (
         "02_teacher, fold 0: runs again, for teacher.fold0.seed0 was made with learning_rate" in out
     )
@@ -112,7 +117,7 @@ def test_results_of_other_weights_are_made_again(clone):
 def begun(published, tmp_path_factory):
     """A clone in which chapters 1 and 2 have run."""
     folder = shutil.copytree(published, tmp_path_factory.mktemp("begun") / "clone")
-    assert run(folder, "--before", "05_pruning")[0] == 0
+    assert run(folder, "--before", "03_distillation")[0] == 0
     return folder
 
 
@@ -140,32 +145,32 @@ def rewrite(stem, change):
     ],
 )
 def test_what_differs_is_named(ready, change, reason):
-    job = ("05_pruning", 1)
+    job = ("03_distillation", 1)
     assert job in kept.candidates(ready)
     assert kept.refusal(ready, job) is None
-    rewrite("heads.fold1.seed0", change)
+    rewrite("student.fold1.seed0", change)
     assert reason in kept.refusal(ready, job)
 
 
 def test_what_nothing_vouches_for_is_not_taken(ready):
-    job = ("05_pruning", 1)
-    for path in Path("reports/tiny/records").glob("heads.fold1*"):
+    job = ("03_distillation", 1)
+    for path in Path("reports/tiny/records").glob("student.fold1*"):
         path.unlink()
     assert kept.refusal(ready, job) == "no published result says what it was made from"
 
 
 def test_what_has_run_here_is_not_replaced(ready):
     found = {chapter for chapter, _ in kept.candidates(ready)}
-    assert found == {"05_pruning", "05b_heads", "07_benchmark"}
+    assert found == {"03_distillation", "04_quantization"}
 
 
 def test_a_fold_whose_notebook_is_not_published_says_so(ready):
     for fold in (0, 1):
-        kept.take(ready, ("05_pruning", fold))
-    notes = [ready.work / f"notebooks/fold{fold}/05_pruning.ipynb" for fold in (0, 1)]
+        kept.take(ready, ("03_distillation", fold))
+    notes = [ready.work / f"notebooks/fold{fold}/03_distillation.ipynb" for fold in (0, 1)]
     first, second = (json.loads(path.read_text()) for path in notes)
     assert len(first["cells"]) > 1
     (note,) = second["cells"]
     assert "fold 1 were taken as they are published, made at commit abc" in "".join(note["source"])
-    published = records.read(Path("reports/tiny"), variant="heads")
-    assert records.read(ready.work, variant="heads") == published
+    published = records.read(Path("reports/tiny"), variant="student")
+    assert records.read(ready.work, variant="student") == published

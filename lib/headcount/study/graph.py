@@ -7,13 +7,14 @@ MODELS_OF: dict[str, list[str]] = {
     "02_teacher": ["01_data"],
     "04_quantization": ["02_teacher", "03_distillation"],
     "04b_qat": ["02_teacher", "03_distillation"],
-    "05b_heads": ["02_teacher", "05_pruning"],
-    "07_benchmark": ["02_teacher", "03_distillation", "04_quantization", "04b_qat", "05_pruning"],
+    "07_benchmark": ["02_teacher", "03_distillation", "04_quantization", "04b_qat"],
     "08_report": [],
 }
 """By chapter, those whose models (of chapter 1, sentences) it loads, if not the teacher alone."""
 RESULTS_OF = {
     "03_distillation": ["03b_recipes"],
+    "05b_heads": ["05_pruning"],
+    "07_benchmark": ["05_pruning"],
     "07b_elsewhere": ["03_distillation", "04_quantization", "05_pruning"],
 }
 """By chapter, those of which it reads results alone."""
