@@ -74,8 +74,11 @@ def _number(chapter: str) -> str:
 
 
 def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen:
-    """Start a study; what it says goes into ``folder``/terminal.log."""
-    command = [sys.executable, "-m", "headcount.study", "run", *arguments]
+    """Start a study on one core; what it says goes into ``folder``/terminal.log.
+
+    Studies of tests run beside each other, and a small model takes twice the work on two threads.
+    """
+    command = [sys.executable, "-m", "headcount.study", "run", "--cores", "1", *arguments]
     log = open(folder / "terminal.log", "a")  # noqa: SIM115 (the process writes into it)
     return subprocess.Popen(
         command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env
