@@ -149,8 +149,6 @@ bag = models.bag_of_words().fit(parts.train["text"], parts.train["label"])
 controls = {"tfidf": bag.predict_log_proba(outside["text"])}
 controls |= {"teacher": run.predict(teacher, outside)}
 run.sweep("elsewhere-controls", controls, outside, teacher)
-
-# %%
 guesses = {}
 for sweep in records.read_sweeps(run.work, "elsewhere-*", fold=run.fold):
     answered = records.sweep(run.work, sweep.name, fold=run.fold).query("seed == @run.seed")
