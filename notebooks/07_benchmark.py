@@ -206,16 +206,15 @@ def contender(variant, folder, record):
 
 
 def stand_in(record):
-    """Folder of a model with the shape of one of chapter 5's; of another chapter's, no folder."""
-    folder = run.model_folder(f"{record.variant}-stand-in")
-    if record.chapter == "05_pruning":
-        model = run.load("teacher")
-        if record.heads_alive < record.heads_total:
-            removed = record.provenance.config["removed"]
-            prune.remove(model, [(layer, head) for _, layer, head in removed])
-        assert models.sizes(model)["params"] == record.params
-        run.save(folder.name, model)
-    return folder
+    """Folder of a model with the shape of one of chapter 5's; None for another chapter's."""
+    if record.chapter != "05_pruning":
+        return None
+    model = run.load("teacher")
+    if record.heads_alive < record.heads_total:
+        removed = record.provenance.config["removed"]
+        prune.remove(model, [(layer, head) for _, layer, head in removed])
+    assert models.sizes(model)["params"] == record.params
+    return run.save(f"{record.variant}-stand-in", model)
 
 
 def own_ids(folder):
@@ -235,7 +234,7 @@ twins = {f"{v}-onnx": r for v, r in found.items() if run.model_folder(f"{v}-onnx
 recorded = found | {variant: r for variant, r in twins.items() if variant not in found}
 folders = {variant: run.model_folder(variant) for variant in recorded}
 lent = {v: stand_in(recorded[v]) for v, folder in folders.items() if not folder.is_dir()}
-lent = {variant: folder for variant, folder in lent.items() if folder.is_dir()}
+lent = {variant: folder for variant, folder in lent.items() if folder is not None}
 saved = [contender(v, (folders | lent)[v], record) for v, record in recorded.items()]
 saved = [replace(c, sentences=own_ids(c.folder)) for c in saved if c is not None]
 contenders = [c for c in saved if not any(fnmatch(c.name, name) for name in passed_over)]

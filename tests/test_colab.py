@@ -238,7 +238,7 @@ def test_a_chapter_opened_on_colab(colab_python, address, tmp_path, monkeypatch)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", ())]
     printed = "".join(output.get("text", "") for output in outputs)
     assert "nothing to do: all up to date" in printed
-    assert "02_teacher can run" in printed
+    assert "what 02_teacher reads is here" in printed
     assert "fold 0 teacher: epoch 8 of 8" in printed  # it shows its progress
     alts = [o.metadata["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
     assert alts

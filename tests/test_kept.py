@@ -5,15 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from test_study import chapter, make_repository, run
+from test_study import ROOT, chapter, make_repository, run
 
 from headcount import records
-from headcount.study import kept
+from headcount.study import graph, kept
 from headcount.study import plan as plans
 
-# What chapters 2, 3 and 4 of this study leave: one record each, of weights that tell what they were
-# made from.
+# What chapters 2, 5 and 5b of this study leave: one record each, of weights that tell what they
+# were made from.
 LEAVES = """
 import json
 import pandas as pd
@@ -49,8 +48,8 @@ folder.mkdir(parents=True, exist_ok=True)
 """
 CALLS = {
     "02_teacher": 'leave("teacher")',
-    "03_distillation": 'leave("student", "teacher")',
-    "04_quantization": 'leave("student-int8", "student")',
+    "05_pruning": 'leave("heads", "teacher")',
+    "05b_heads": 'leave("one-head", "heads")',
 }
 
 
@@ -58,10 +57,6 @@ CALLS = {
 def published(tmp_path_factory):
     """A clone with a published report, in which nothing has run."""
     folder = make_repository(tmp_path_factory.mktemp("published"))
-    for name in ("05_pruning", "07_benchmark"):
-        (folder / "notebooks" / f"{name}.py").unlink()
-    profile = {"study": {"folds": [0, 1]}, "03_distillation": {"epochs": 2}}
-    (folder / "notebooks" / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(profile))
     chapter(folder, "01_data", body=FACTS)
     for name, call in CALLS.items():
         chapter(folder, name, body=LEAVES.format(name=name, call=call))
@@ -77,47 +72,66 @@ def clone(published, tmp_path):
     return shutil.copytree(published, tmp_path / "clone")
 
 
+TEACHERS = ["02_teacher 0", "02_teacher 1"]
+
+
 def again(clone, *arguments):
     """What ran, in a study that keeps what is published; and what it said."""
     status, out, err = run(clone, "--keep", *arguments)
     assert (status, err) == (0, "")
-    path = clone / "work/ran.txt"
-    return sorted(path.read_text().split("\n")[:-1]) if path.exists() else [], out
+    return sorted((clone / "work/ran.txt").read_text().split("\n")[:-1]), out
 
 
-def test_everything_is_taken_and_published_again_as_it_was(clone):
+def test_only_the_teachers_are_made_again_and_the_rest_is_published_as_it_was(clone):
     report = clone / "reports/tiny"
-    before = {p.name: p.read_bytes() for p in (report / "records").iterdir()}
+    kept_records = ("heads.fold0.seed0", "heads.fold1.seed0", "one-head.fold0.seed0")
+    before = {name: (report / f"records/{name}.json").read_bytes() for name in kept_records}
     ran, out = again(clone)
-    assert ran == []
-    assert out.count("taken as published") == 6
-    assert {p.name: p.read_bytes() for p in (report / "records").iterdir()} == before
-    assert len(list((report / "predictions").glob("*.csv.gz"))) == len(before)
+    assert ran == TEACHERS
+    assert out.count("taken as published") == len(kept_records)
+    for name, content in before.items():
+        assert (report / f"records/{name}.json").read_bytes() == content
+        assert (report / f"predictions/{name}.csv.gz").exists()
     assert "nothing to do" in run(clone, "--keep")[1]
 
 
-def test_what_a_chapter_that_runs_needs_is_made_again_and_the_rest_taken(clone):
-    """Chapter 4 needs its fold's models of chapters 2 and 3; of fold 1 nobody needs any."""
-    (clone / "reports/tiny/chapters/fold0.04_quantization.tsv").unlink()
+def test_what_is_not_published_is_made_from_what_is(clone):
+    (clone / "reports/tiny/chapters/fold0.05b_heads.tsv").unlink()
     ran, out = again(clone)
-    assert ran == ["02_teacher 0", "03_distillation 0", "04_quantization 0"]
-    assert out.count("taken as published") == 3
+    assert ran == [*TEACHERS, "05b_heads 0"]
+    assert out.count("taken as published") == 2
 
 
-def test_results_of_other_weights_are_made_again(clone):
-    """Chapter 2 is made again with another rate, and so is all that was made from it."""
+def test_beside_another_teacher_nothing_holds(clone):
     ran, out = again(clone, "-p", "learning_rate", "1e-3")
-    assert ran == [f"{name} {fold}" for name in CALLS for fold in (0, 1)]
-    assert (
-        "02_teacher, fold 0: runs again, for teacher.fold0.seed0 was made with learning_rate" in out
-    )
+    assert ran == [*TEACHERS, "05_pruning 0", "05_pruning 1", "05b_heads 0"]
+    assert "05_pruning, fold 1: runs again, for the teacher here has other weights" in out
+
+
+def test_published_results_that_the_study_leaves_out_are_not_lost(clone):
+    status, _, err = run(clone, "--keep", "--folds", "0")
+    assert status == 2
+    assert "holds fold1.02_teacher, fold1.05_pruning, which would be lost" in err
+    assert (clone / "reports/tiny/records/heads.fold1.seed0.json").exists()
+
+
+def test_a_reader_who_wants_models_keeps_no_results(clone):
+    status, _, err = run(clone, "--keep", "--before", "05_pruning")
+    assert (status, err.count("give one of them")) == (2, 1)
+
+
+def test_what_is_kept_leaves_no_model_that_a_chapter_loads():
+    chapters = [path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")]
+    loaded = {name for chapter in chapters for name in graph.models_of(chapter)}
+    assert set(graph.KEEPABLE) <= {*chapters} - loaded
+    assert list(graph.KEEPABLE) == sorted(graph.KEEPABLE)
 
 
 @pytest.fixture(scope="module")
 def begun(published, tmp_path_factory):
     """A clone in which chapters 1 and 2 have run."""
     folder = shutil.copytree(published, tmp_path_factory.mktemp("begun") / "clone")
-    assert run(folder, "--before", "03_distillation")[0] == 0
+    assert run(folder, "--before", "05_pruning")[0] == 0
     return folder
 
 
@@ -141,36 +155,51 @@ def rewrite(stem, change):
         (lambda r: r["provenance"].update(data_sha256="other"), "made from other sentences"),
         (lambda r: r["provenance"]["config"].update(epochs=7), "made with epochs 7, not 2"),
         (lambda r: r["provenance"]["config"].pop("epochs"), "made with epochs missing, not 2"),
-        (lambda r: r.update(baseline_sha256="other"), "from teacher with other weights"),
     ],
 )
 def test_what_differs_is_named(ready, change, reason):
-    job = ("03_distillation", 1)
+    job = ("05_pruning", 1)
     assert job in kept.candidates(ready)
     assert kept.refusal(ready, job) is None
-    rewrite("student.fold1.seed0", change)
+    rewrite("heads.fold1.seed0", change)
     assert reason in kept.refusal(ready, job)
 
 
 def test_what_nothing_vouches_for_is_not_taken(ready):
-    job = ("03_distillation", 1)
-    for path in Path("reports/tiny/records").glob("student.fold1*"):
+    job = ("05_pruning", 1)
+    for path in Path("reports/tiny/records").glob("heads.fold1*"):
         path.unlink()
     assert kept.refusal(ready, job) == "no published result says what it was made from"
 
 
-def test_what_has_run_here_is_not_replaced(ready):
-    found = {chapter for chapter, _ in kept.candidates(ready)}
-    assert found == {"03_distillation", "04_quantization"}
+def test_what_has_begun_here_is_not_replaced(ready):
+    assert kept.candidates(ready) == [("05_pruning", 0), ("05_pruning", 1), ("05b_heads", 0)]
+    (ready.work / "notebooks/fold1").mkdir(parents=True, exist_ok=True)
+    (ready.work / "notebooks/fold1/05_pruning.partial.ipynb").touch()
+    assert kept.candidates(ready) == [("05_pruning", 0), ("05b_heads", 0)]
+
+
+def test_what_a_chapter_had_left_before_is_gone(ready):
+    job = ("05_pruning", 1)
+    stray = Path("work/tiny/tables/fold1/05_pruning-stray.csv")
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    kept.take(ready, job)
+    (old,) = kept.results(ready.work, job)
+    other = old.model_copy(update={"variant": "stray"})
+    records.write(ready.work, other, records.predictions(ready.work, "heads", fold=1))
+    kept.take(ready, job)
+    assert [one.variant for one in kept.results(ready.work, job)] == ["heads"]
+    assert not stray.exists()
 
 
 def test_a_fold_whose_notebook_is_not_published_says_so(ready):
     for fold in (0, 1):
-        kept.take(ready, ("03_distillation", fold))
-    notes = [ready.work / f"notebooks/fold{fold}/03_distillation.ipynb" for fold in (0, 1)]
+        kept.take(ready, ("05_pruning", fold))
+    notes = [ready.work / f"notebooks/fold{fold}/05_pruning.ipynb" for fold in (0, 1)]
     first, second = (json.loads(path.read_text()) for path in notes)
     assert len(first["cells"]) > 1
     (note,) = second["cells"]
     assert "fold 1 were taken as they are published, made at commit abc" in "".join(note["source"])
-    published = records.read(Path("reports/tiny"), variant="student")
-    assert records.read(ready.work, variant="student") == published
+    published = records.read(Path("reports/tiny"), variant="heads")
+    assert records.read(ready.work, variant="heads") == published

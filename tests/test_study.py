@@ -403,7 +403,7 @@ def test_failure_is_told_and_mended(finished):
 def test_only_what_a_chapter_reads(repository):
     status, out, _ = run(repository, "--folds", "0,1", "--before", "05_pruning")
     assert status == 0
-    assert out.endswith(": 05_pruning can run\n")
+    assert out.endswith(": what 05_pruning reads is here\n")
     done = {path.relative_to(repository).as_posix() for path in repository.rglob("*.done")}
     expected = {"fold0/01_data", "fold0/02_teacher", "fold1/02_teacher"}
     assert done == {f"artifacts/tiny/{name}.done" for name in expected}

@@ -1,4 +1,4 @@
-"""Dropout on a CPU, drawn sixteen elements at a time.
+"""Dropout on a CPU, from sixteen random bits an element.
 
 PyTorch draws a variate an element, which is a tenth of a training step of a model of MiniLM's size
 on one core. And as soon as attention has dropout, its fused attention there falls back on a path
@@ -23,7 +23,7 @@ _drawn_one_by_one = F.dropout
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """As `torch.nn.functional.dropout`, with ``p`` rounded to a multiple of 2^-16.
 
-    The expectation is exactly ``x`` for the rounded p. Draws are of torch's generator, so that a
+    The factor of what is kept belongs to the rounded p. Draws are of torch's generator, so that a
     training which restores its state goes on with the same masks. Never in place.
     """
     dropped = round(p * LEVELS)
@@ -42,11 +42,11 @@ def quick_dropout(model: PreTrainedModel) -> Iterator[None]:
     For trainings on a CPU: it stands in for ``torch.nn.functional.dropout``, which both
     ``nn.Dropout`` and transformers' plain attention call, and puts fused attention aside.
     """
-    implementation = model.config._attn_implementation
+    implementation, before = model.config._attn_implementation, F.dropout
     model.set_attn_implementation("eager")
     F.dropout = dropout
     try:
         yield
     finally:
-        F.dropout = _drawn_one_by_one
+        F.dropout = before
         model.set_attn_implementation(implementation)

@@ -130,10 +130,11 @@ def precision(device: str) -> str:
 class LikeLengthBatches(Sampler[list[int]]):
     """Batches of sentences of like length, so that little is padding.
 
-    The sentences are shuffled, cut into pools of 50 batches (as transformers' `group_by_length`
-    has them), sorted by length within a pool, and the batches shuffled. The order depends on the
-    seed and the epoch alone: trainings with equal seeds see equal batches in equal order, however
-    they got to that epoch.
+    The sentences are shuffled, cut into pools of 50 batches, sorted by length within a pool, and
+    the batches shuffled. With smaller pools more is padding; chance decides who meets whom even
+    where one pool holds all, for many sentences are equally long. The order depends on the seed and
+    the epoch alone: trainings with equal seeds see equal batches in equal order, however they got
+    to that epoch.
     """
 
     POOL = 50

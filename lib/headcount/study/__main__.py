@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from headcount.errors import run_command
+from headcount.errors import InputError, run_command
 from headcount.parameters import BACKUP_VARIABLE, DATA_VARIABLE, check_writable, known
 from headcount.study import plan as plans
 from headcount.study.publish import publish
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
                 "--keep",
                 action="store_true",
                 help="take results in reports/ that were made from the same sentences, parameters "
-                "and weights, instead of making them again",
+                "and teacher, instead of making them again",
             )
             sub.add_argument(
                 "--backup",
@@ -106,6 +106,8 @@ def run_study(options: argparse.Namespace) -> int:
     plan = make_plan(options)
     if options.before:
         known(options.before, plan.chapters, "unknown chapter")
+        if options.keep:
+            raise InputError("--before and --keep: give one of them, a whole study keeps results")
     if options.backup:
         check_writable(options.backup)
     plans.check_inputs(plan)

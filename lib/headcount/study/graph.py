@@ -19,6 +19,9 @@ RESULTS_OF = {
 }
 """By chapter, those of which it reads results alone."""
 
+KEEPABLE = ("03b_recipes", "04c_bits", "05_pruning", "05b_heads")
+"""Chapters that train for long and leave results and no model that another loads, in order."""
+
 Job = tuple[str, int]  # a chapter on a fold
 
 

@@ -1,10 +1,11 @@
 """Published results that still hold, taken as they are instead of being made again.
 
 A study takes hours, and what git keeps of it are results without models. Whoever has a clone can go
-on from there: a chapter's results on a fold stand if its sentences, its parameters and the weights
-of the models that it was made from are those of this machine, and if nothing that still has to run
-needs the models that it would have left. The weights are known to be equal because the models above
-it were trained again, and ended with the same hash.
+on from there. The chapters whose models others load run again, which is the lesser part; of the
+others, results stand that belong to the same sentences, the same parameters and a teacher with the
+same weights. That hash is the anchor: the teacher is trained here, and with other code, libraries,
+arithmetic or pretrained weights it would have ended elsewhere. What it does not cover is the code
+of the chapter itself: results name the commit that they were made at.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ from pathlib import Path
 import nbformat
 
 from headcount import data, records
+from headcount.errors import InputError
 from headcount.records import Result, write_json, write_text
-from headcount.study.graph import ONCE, Job, models_of
-from headcount.study.plan import READ_IN_EVERY_FOLD, RESERVED, Plan
+from headcount.study.graph import KEEPABLE, Job
+from headcount.study.plan import RESERVED, Plan
 from headcount.study.publish import REPORTS
-
-# The sentences are not published, and the report is made of all the rest.
-NEVER = {"01_data", "08_report"}
 
 
 def stamp(folder: Path, job: Job) -> Path:
@@ -42,25 +41,28 @@ def outputs(plan: Plan, job: Job) -> tuple[Path, Path]:
 
 
 def candidates(plan: Plan, reports: Path = REPORTS) -> list[Job]:
-    """Jobs that are published, have not run here, and whose models no job that will run loads."""
+    """Jobs that are published and have not begun here, in the order in which they read each other.
+
+    Raises:
+        InputError: something is published that ``plan`` leaves out, and that would go with the old
+            report.
+    """
     report = reports / plan.profile
-    found = [
-        job
-        for job in plan.pairs
-        if job[0] not in NEVER and stamp(report, job).exists()
-        if not all(path.exists() for path in outputs(plan, job))
-    ]
-    while True:
-        loaded = {
-            (name, 0 if name in ONCE else fold)
-            for chapter, fold in plan.pairs
-            if (chapter, fold) not in found and not outputs(plan, (chapter, fold))[0].exists()
-            for name in models_of(chapter)
-        }
-        left = [job for job in found if job not in loaded]
-        if left == found:
-            return found
-        found = left
+    published = sorted(path.stem for path in (report / "chapters").glob("*.tsv"))
+    planned = {stamp(report, job).stem for job in plan.pairs}
+    if lost := [name for name in published if name not in planned]:
+        raise InputError(
+            f"{report} holds {', '.join(lost)}, which would be lost: let the study have these "
+            "folds and chapters too, or run it without --keep"
+        )
+    found = [job for job in plan.pairs if job[0] in KEEPABLE and stamp(report, job).exists()]
+    return [job for job in found if not _begun(plan, job)]
+
+
+def _begun(plan: Plan, job: Job) -> bool:
+    done, notebook = outputs(plan, job)
+    # What was interrupted goes on from its own trainings.
+    return done.exists() or notebook.with_suffix(".partial.ipynb").exists()
 
 
 def results(folder: Path, job: Job) -> list[Result]:
@@ -73,51 +75,47 @@ def results(folder: Path, job: Job) -> list[Result]:
 def refusal(plan: Plan, job: Job, reports: Path = REPORTS) -> str | None:
     """Why a job's published results do not hold here; None where they do.
 
-    To be asked when all that the job reads has run, or was itself taken.
+    To be asked when this fold's teacher is here.
     """
     chapter, fold = job
-    found = results(reports / plan.profile, job)
-    if not found:
-        return "no published result says what it was made from"
-    facts = data.load_facts(plan.artifacts / "data")
+    report = reports / plan.profile
+    theirs, ours = (
+        [record.weights_sha256 for record in records.read(folder, variant="teacher", fold=fold)]
+        for folder in (report, plan.work)
+    )
+    if not theirs or theirs != ours:
+        return "the teacher here has other weights than the published one"
+    sha256 = data.load_facts(plan.artifacts / "data")["data_sha256"]
     values = plan.values[chapter]
-    for chooser, reader in READ_IN_EVERY_FOLD.items():
-        if reader == chapter and chooser in plan.chapters:
-            values = values | records.chosen(plan.work, chooser)
-    weights = {r.weights_sha256 for r in records.read(plan.work, fold=fold)}
-    weights |= {one.weights_sha256 for one in found if isinstance(one, records.Record)}
+    found = results(report, job)
     for one in found:
         made = one.provenance
-        if made.data_sha256 != facts["data_sha256"]:
+        if made.data_sha256 != sha256:
             return f"{one.stem} was made from other sentences"
         for name in values.keys() - RESERVED.keys():
             if made.config.get(name) != values[name]:
                 was = made.config.get(name, "missing")
                 return f"{one.stem} was made with {name} {was}, not {values[name]}"
-        if isinstance(one, records.Sweep) and one.weights_sha256 not in weights:
-            return f"{one.stem} was made from a model with other weights than those here"
-        if isinstance(one, records.Record) and one.baseline:
-            known = {
-                r.weights_sha256 for r in records.read(plan.work, variant=one.baseline, fold=fold)
-            }
-            if known - {None} and one.baseline_sha256 and one.baseline_sha256 not in known:
-                return f"{one.stem} was made from {one.baseline} with other weights than those here"
-    return None
+    return None if found else "no published result says what it was made from"
 
 
 def take(plan: Plan, job: Job, reports: Path = REPORTS) -> None:
     """Put a job's published results where it would have left them, and mark it as finished."""
     chapter, fold = job
     report, work = reports / plan.profile, plan.work
+    for one in results(work, job):
+        records.remove(work, one)
     found = results(report, job)
     for one in found:
-        folder = records.FOLDERS[type(one)]
         if type(one) in records.TABLES:
             table = Path(records.TABLES[type(one)]) / f"{one.stem}.csv"
-            write_text(work / table, _unpacked(report / table))
+            packed = (report / table).with_name(f"{table.name}.gz")
+            write_text(work / table, gzip.decompress(packed.read_bytes()).decode("utf-8"))
+        folder = records.FOLDERS[type(one)]
         write_text(work / folder / f"{one.stem}.json", one.model_dump_json(indent=1) + "\n")
-    patterns = [f"figures/fold{fold}/{chapter}-*", f"tables/fold{fold}/{chapter}-*"]
-    patterns += ["measures/*.json"] if chapter == "07_benchmark" else []
+    patterns = [f"{kind}/fold{fold}/{chapter}-*" for kind in ("figures", "tables")]
+    for path in [path for pattern in patterns for path in work.glob(pattern)]:
+        path.unlink()
     copied = [path for pattern in patterns for path in report.glob(pattern)]
     for path in [*copied, stamp(report, job)]:
         target = work / path.relative_to(report)
@@ -129,12 +127,6 @@ def take(plan: Plan, job: Job, reports: Path = REPORTS) -> None:
     text = executed.read_text(encoding="utf-8") if executed.exists() else _note(job, commits)
     write_text(notebook, text)
     write_json(done, {"commit": ", ".join(commits), "taken": stamp(report, job).as_posix()})
-
-
-def _unpacked(path: Path) -> str:
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    return gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()).decode("utf-8")
 
 
 def _note(job: Job, commits: Iterable[str]) -> str:

@@ -77,7 +77,7 @@ def run(
     """Run what of ``plan`` is not up to date; returns the exit status.
 
     Args:
-        keep: take published results that still hold, instead of making them again.
+        keep: take published results that still hold, instead of making them again (see `kept`).
         before: a chapter: run only what it reads, and publish nothing.
         backup: keep a copy of the study there after each job, and go on from that copy where the
             study has never run here.
@@ -157,7 +157,7 @@ def _snakemake(plan: plans.Plan, lock: IO[str], before: str | None, backup: Path
         return 1
     took = f"{progress.summary()} in {minutes(time.monotonic() - began)}"
     if before:
-        say(f"{took}: {before.replace(',', ', ')} can run")
+        say(f"{took}: what {before.replace(',', ', ')} reads is here")
         return 0
     report = Path("reports") / plan.profile
     pages = [path for path in (report / "report.html", report) if path.exists()]
