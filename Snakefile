@@ -11,7 +11,7 @@ WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
 
 CHAPTERS = config["chapters"]
 BENCHMARK, REPORT = "07_benchmark", "08_report"
-TIMED = {"05b_heads", BENCHMARK}  # they measure latency, and need the machine for themselves
+TIMED = {"05c_clock", BENCHMARK}  # they measure latency, and need the machine for themselves
 HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 
 

@@ -15,8 +15,7 @@
 #
 # The first part of this chapter removed heads and counted errors. This part takes one fold and
 # looks closer: at each head by itself, at each layer, at the point where pruning breaks the model,
-# at gates that learn which heads to close, and at the clock. Each section settles one claim or
-# explains one.
+# and at gates that learn which heads to close. Each section settles one claim or explains one.
 #
 # | | |
 # |---|---|
@@ -34,15 +33,10 @@
 #   one head is enough. Kovaleva et al. (2019): attention replaced by a constant $1/n$ sometimes
 #   *improves* a model.
 # * The seed study: early layers are the redundant ones; there is a sharp cliff, which iterating
-#   defers; a pruned model's latency stays about the same.
+#   defers.
 # * Raganato et al. (2020): all heads of a layer but one may follow fixed patterns.
 # * Voita et al. (2019): gates that learn to close keep the heads with a role, positional or for rare
 #   words, to the last.
-#
-# A prediction from arithmetic: a head of BERT-base is 196,800 parameters, so half of its 144 heads are
-# 14.2 M of 110 M. Half of the embeddings' 24 M are never read for one sentence, and so attention is a
-# larger share of the *operations* than of the file. Removed heads should therefore show on the clock
-# more than on the disk; zeroed ones on neither.
 
 # %% tags=["colab", "not-in-report"]
 # On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
@@ -63,18 +57,15 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
     colab.set_up()
 
 # %%
-import copy
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
-import transformers
 from IPython.display import Markdown
 from scipy.stats import spearmanr
 from torch import nn
 
-from headcount import bench, chapter, curves, models, plots, prune, records, stats, train
+from headcount import chapter, curves, models, plots, prune, records, stats, train
 from headcount.errors import InputError
 from headcount.prune import SCORES, patterns, roles
 
@@ -96,12 +87,6 @@ gate_epochs = 3
 fixed_rounds = 3
 dropouts = [0.2, 0.3]
 weight_decays = [10.0, 100.0]  # at 1e-5, AdamW's usual 0.01 moves nothing in a few hundred steps
-timed_shares = [0.3, 0.5]
-timed_lengths = [16, 32, 64, 128]
-timed_layers = 12  # of the random model of BERT's shape
-timed_hidden = 768
-timed = 200
-max_seconds = 30.0
 # Fixed
 gate_learning_rate = 0.1
 recovery_epochs = 3
@@ -708,142 +693,10 @@ regularised.round(3)
 # training each: a description, by which nothing was chosen.
 
 # %% [markdown]
-# ## The clock: zeroed or removed
-#
-# Zeroing multiplies zeros, at full price. Removing makes the matrices smaller. Two models of equal
-# answers take turns on the same sentences, one at a time, on the CPU; their ratio is the saving.
-
-
-# %%
-def two_ways(model, share):
-    """One model with a share of its heads zeroed, and one with them removed."""
-    heads = [head for layer in prune.alive(model) for head in layer]
-    chosen = SCORES["random"](model, seed=(2, run.seed))
-    gone = prune.select(chosen, prune.target(len(heads), share))
-    zeroed, removed = copy.deepcopy(model), copy.deepcopy(model)
-    prune.zero(zeroed, gone)
-    prune.remove(removed, gone)
-    return {"zeroed": zeroed, "removed": removed}
-
-
-def ratio(both, sentences):
-    """Latency of removed over zeroed: (ratio, low, high), and the zeroed one's seconds."""
-    scorers = {name: bench.torch_scorer(model, run.threads) for name, model in both.items()}
-    taken = bench.time_in_turns(
-        scorers, bench.singles(sentences), warmup=20, timed=timed, max_seconds=max_seconds
-    )
-    removed, zeroed = taken["removed"].seconds, taken["zeroed"].seconds
-    n = min(len(removed), len(zeroed))
-    return curves.ratio_of_medians(removed[:n], zeroed[:n]), zeroed[:n]
-
-
-# %% [markdown]
-# Two models stand for two sizes: this teacher, and one of BERT's shape with random weights:
-# architecture alone, which has a size and a speed and no accuracy.
-
-# %%
-shape = transformers.BertConfig(
-    num_hidden_layers=timed_layers, hidden_size=timed_hidden, intermediate_size=4 * timed_hidden,
-    num_attention_heads=max(1, timed_hidden // 64), num_labels=3,
-)  # fmt: skip
-torch.manual_seed(run.seed)
-large = f"{timed_layers} layers of {timed_hidden}, random weights"
-contenders = {
-    "this teacher": run.load("teacher").cpu(),
-    large: transformers.BertForSequenceClassification(shape).eval(),
-}
-pairs = {(name, s): two_ways(one, s) for name, one in contenders.items() for s in timed_shares}
-
-# %%
-mean_tokens = round(run.facts["mean_tokens"])
-rows = []
-for (name, share), both in pairs.items():
-    counted = {way: models.sizes(one)["params"] for way, one in both.items()}
-    macs = {way: models.macs(one, mean_tokens) for way, one in both.items()}
-    rows.append(
-        {
-            "model": name,
-            "heads off": f"{share:.0%}",
-            "MB zeroed": 4e-6 * counted["zeroed"],
-            "MB removed": 4e-6 * counted["removed"],
-            "parameters saved, M": (counted["zeroed"] - counted["removed"]) / 1e6,
-            "parameters left": counted["removed"] / counted["zeroed"],
-            "operations left": macs["removed"] / macs["zeroed"],
-        }
-    )
-counted = pd.DataFrame(rows)
-run.table(counted, "counted")
-counted.round(3)
-
-# %% [markdown]
-# (Four bytes a parameter; operations are multiply-accumulates at the sentences' mean length.) Now the
-# clock, on test sentences at their own lengths:
-
-# %%
-own = run.tokenize(parts.test).input_ids
-rows, deepest = [], max(timed_shares)
-for (name, share), both in pairs.items():
-    (times, low, high), zeroed = ratio(both, own)
-    rows.append((name, share, 1000 * np.median(zeroed), times, low, high, len(zeroed)))
-columns = ["model", "share", "zeroed, ms", "removed / zeroed", "low", "high", "sentences"]
-clocked = pd.DataFrame(rows, columns=columns)
-run.table(clocked, "clock-own-lengths")
-clocked.round(3)
-
-# %%
-ours = clocked.query("model == 'this teacher' and share == @deepest").iloc[0]
-timing = (ours[name] - 1 for name in ("removed / zeroed", "low", "high"))
-n = int(ours["sentences"])
-run.finding(
-    "C13", stats.Difference(*timing, p=np.nan, n=n, groups=n),
-    variant=f"heads removed, {deepest:.0%}, median latency", baseline="the same heads zeroed",
-    unit="%", n_unit="sentences",
-)  # fmt: skip
-operations = counted.set_index(["model", "heads off"])["operations left"]
-Markdown(
-    f"With {deepest:.0%} of its heads removed, this teacher takes {ours['removed / zeroed']:.2f} of "
-    f"the zeroed one's time ({ours['low']:.2f} to {ours['high']:.2f}), where counting operations "
-    f"says {operations['this teacher', f'{deepest:.0%}']:.2f}. Verdict on C13 here: "
-    f"**{run.verdicts(['C13'])['verdict here'].iloc[0]}**."
-)
-
-# %% [markdown]
-# And by length, with random words:
-
-# %%
-generator = np.random.default_rng(run.seed)
-rows = []
-for (name, share), both in pairs.items():
-    for length in timed_lengths:
-        words = generator.integers(5, both["zeroed"].config.vocab_size, (32, length))
-        found, zeroed = ratio(both, list(words))
-        rows.append((name, share, length, *found, 1000 * np.median(zeroed)))
-columns = ["model", "share", "tokens", "ratio", "low", "high", "zeroed_ms"]
-by_length = pd.DataFrame(rows, columns=columns)
-run.table(by_length, "clock-by-length")
-by_length.round(3)
-
-# %%
-run.figure(
-    plots.removal_times(by_length, title="Time of the removed model over the zeroed one"),
-    "clock",
-    "Latency of removed over zeroed heads against sentence length, for two models and two shares",
-    by_length,
-)
-
-# %%
-deep = by_length[by_length["share"] == deepest].groupby("model")["ratio"].agg(["min", "max"])
-ranges = "; ".join(f"{name}: {low:.2f} to {high:.2f}" for name, low, high in deep.itertuples())
-Markdown(
-    f"With {deepest:.0%} of the heads removed: {ranges} of the zeroed model's time, over the lengths. "
-    "What the picture does not show is other runtimes and processors: chapter 7 has ONNX Runtime."
-)
-
-# %% [markdown]
 # ## The answer
 
 # %%
-verdicts = run.verdicts(["C4", "C5", "C13", "C17"])
+verdicts = run.verdicts(["C4", "C5", "C17"])
 run.table(verdicts, "verdicts")
 verdicts.round(2)
 
@@ -852,7 +705,7 @@ verdicts.round(2)
 # The sweeps chose nothing on the test part: which head a layer keeps, and all scores, come from the
 # validation part.
 #
-# **Next.** Chapter 7 puts every model on the ruler, and chapter 8 the verdicts on one page.
+# **Next.** Chapter 5c asks the clock what a removed head saves.
 
 # %%
 run.finish()

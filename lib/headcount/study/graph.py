@@ -1,6 +1,8 @@
 """What the chapters read of each other; light, since the Snakefile imports it."""
 
-ONCE = {"01_data", "03b_recipes", "04c_bits", "05b_heads", "07_benchmark", "08_report"}
+ONCE = {
+    *("01_data", "03b_recipes", "04c_bits", "05b_heads", "05c_clock", "07_benchmark", "08_report"),
+}
 """Chapters of which a study has one, on fold 0."""
 MODELS_OF: dict[str, list[str]] = {
     "01_data": [],
