@@ -398,7 +398,7 @@ def test_a_large_weight_closes_gates_and_a_small_one_does_not(
         opened[weight] = told.iloc[0], told.iloc[-1], sum(map(len, alive(fitted.model)))
     assert opened[10.0][0] > 6 > 3 > opened[10.0][1]
     assert opened[10.0][2] == 0
-    assert opened[0.0][1] > 7
+    assert opened[0.0][1] > 6  # only the loss on random labels moves them: 7.5 at first
     assert opened[0.0][2] == 8
 
 
