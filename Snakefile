@@ -4,7 +4,7 @@
 # this; `snakemake --configfile work/<profile>/study.yaml --cores 2 -n` shows what would run.
 import sys
 
-from headcount.study.graph import ONCE, upstream
+from headcount.study import graph
 
 PROFILE, FOLDS = config["profile"], config["folds"]
 WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
@@ -15,19 +15,13 @@ TIMED = {"05c_clock", BENCHMARK}  # they measure latency, and need the machine f
 HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 
 
-def jobs(chapters):
-    """(chapter, fold) of every job of these chapters."""
-    return [(c, k) for c in chapters for k in ([0] if c in ONCE else FOLDS)]
-
-
 def upstream_jobs(chapter, fold):
     if chapter == BENCHMARK:
         # The ruler needs the machine for itself: it waits for every fold, not for its own alone.
-        return jobs(c for c in CHAPTERS if c not in (BENCHMARK, REPORT))
+        return graph.jobs((c for c in CHAPTERS if c not in (BENCHMARK, REPORT)), FOLDS)
     if chapter == REPORT:
-        return jobs(c for c in CHAPTERS if c != REPORT)
-    names = [c for c in upstream(chapter) if c in CHAPTERS]
-    return [(c, 0 if c in ONCE else fold) for c in names]
+        return graph.jobs((c for c in CHAPTERS if c != REPORT), FOLDS)
+    return graph.jobs((c for c in graph.upstream(chapter) if c in CHAPTERS), [fold])
 
 
 def threads(chapter, cores):
@@ -51,32 +45,30 @@ PAGES = [f"{WORK}/report.html", f"{WORK}/report.md"] if REPORT in CHAPTERS else 
 # Asks for every output by name: else a lost one, whose descendants are there, would stay lost.
 rule all:
     input:
-        outputs(jobs(CHAPTERS)),
+        outputs(graph.jobs(CHAPTERS, FOLDS)),
         PAGES,
         f"{ARTIFACTS}/published",
 
 
-def asked_for():
-    """Jobs that the configuration names, `before=05_pruning` or `before=05_pruning.0,04c_bits.0`."""
-    names = [name.partition(".") for name in config.get("before", "").split(",") if name]
-    return [(c, int(k)) for c, _, fold in names for k in ([fold] if fold else FOLDS)]
+# Jobs that the configuration names: `before=05_pruning`, or `before=05_pruning.0,04c_bits.0`.
+ASKED = [
+    (chapter, int(k))
+    for chapter, _, fold in (name.partition(".") for name in config.get("before", "").split(","))
+    for k in ([fold] if fold else FOLDS)
+    if chapter
+]
 
 
-# What some chapters read and they themselves are not: for a reader who opens one by itself, and
+# What these read and they themselves are not: for a reader who opens one chapter by itself, and
 # before published results are held against what they were made from.
 rule inputs:
     input:
-        outputs(
-            job
-            for one in asked_for()
-            for job in upstream_jobs(*one)
-            if job not in asked_for()
-        ),
+        outputs(job for one in ASKED for job in upstream_jobs(*one) if job not in ASKED),
 
 
 rule publish:
     input:
-        outputs(jobs(CHAPTERS)),
+        outputs(graph.jobs(CHAPTERS, FOLDS)),
         PAGES,
     output:
         f"{ARTIFACTS}/published",

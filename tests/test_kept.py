@@ -185,11 +185,11 @@ def test_what_a_chapter_had_left_before_is_gone(ready):
     stray.parent.mkdir(parents=True)
     stray.touch()
     kept.take(ready, job)
-    (old,) = kept.results(ready.work, job)
+    (old,) = records.left_by(ready.work, *job)
     other = old.model_copy(update={"variant": "stray"})
     records.write(ready.work, other, records.predictions(ready.work, "heads", fold=1))
     kept.take(ready, job)
-    assert [one.variant for one in kept.results(ready.work, job)] == ["heads"]
+    assert [one.variant for one in records.left_by(ready.work, *job)] == ["heads"]
     assert not stray.exists()
 
 

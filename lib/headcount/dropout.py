@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headcount.attention import eager_attention
+
 LEVELS = 2**16
 
 _drawn_one_by_one = F.dropout
@@ -42,11 +44,10 @@ def quick_dropout(model: PreTrainedModel) -> Iterator[None]:
     For trainings on a CPU: it stands in for ``torch.nn.functional.dropout``, which both
     ``nn.Dropout`` and transformers' plain attention call, and puts fused attention aside.
     """
-    implementation, before = model.config._attn_implementation, F.dropout
-    model.set_attn_implementation("eager")
+    before = F.dropout
     F.dropout = dropout
     try:
-        yield
+        with eager_attention(model):
+            yield
     finally:
         F.dropout = before
-        model.set_attn_implementation(implementation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -141,12 +142,14 @@ class Inputs:
     def chosen(self, chapter: str) -> dict[str, Any]:
         """This run's parameters, with those that ``chapter`` chose for all folds in their place.
 
-        Where it has not run, they are as they are (see `records.chosen`). Records name what was
-        used.
+        Read from the table `chosen` that it left on fold 0 (columns parameter, value as JSON);
+        where it has not run, they are as they are. Records name what was used.
         """
+        path = self.work / "tables" / "fold0" / f"{chapter}-chosen.csv"
         if (self.artifacts / "fold0" / f"{chapter}.done").exists():
-            values = records.chosen(self.work, chapter)
-            check_names(values, self.parameters, f"what {chapter} chose: {self.chapter}")
+            table = pd.read_csv(path, dtype=str)
+            values = {p: json.loads(v) for p, v in table[["parameter", "value"]].to_numpy()}
+            check_names(values, self.parameters, f"{path}: {self.chapter}")
             self.parameters |= values
         return self.parameters
 

@@ -397,16 +397,11 @@ class Results(Trainings):
         What an earlier run of this chapter, fold and seed had recorded and this one has not, with
         other parameters for instance, is removed: it would be pooled with what it does not fit.
         """
-        kept = [
-            *records.read(self.work, fold=self.fold),
-            *records.read_sweeps(self.work, fold=self.fold),
-            *records.read_findings(self.work, fold=self.fold),
-        ]
         mine = [
             one
-            for one in kept
+            for one in records.left_by(self.work, self.chapter, self.fold)
             # The seed that the chapter ran with: it may have trained with others besides.
-            if one.chapter == self.chapter and one.provenance.config["seed"] == self.seed
+            if one.provenance.config["seed"] == self.seed
         ]
         for one in mine:
             if one.stem not in self._scored:

@@ -19,6 +19,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headcount.attention import eager_attention
 from headcount.errors import InputError
 from headcount.prune.gates import gradient
 from headcount.prune.surgery import Head, alive, attention_layers
@@ -33,13 +34,12 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 @contextmanager
 def _showing_attention(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode with eager attention: the fused kernels never form the maps."""
-    implementation, training = model.config._attn_implementation, model.training
-    model.set_attn_implementation("eager")
+    training = model.training
     model.eval()
     try:
-        yield
+        with eager_attention(model):
+            yield
     finally:
-        model.set_attn_implementation(implementation)
         model.train(training)
 
 

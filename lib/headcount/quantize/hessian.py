@@ -19,6 +19,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from headcount.attention import eager_attention
 from headcount.data import Tokenized, collate
 from headcount.distill.objectives import Batch, student_logits
 from headcount.errors import InputError
@@ -39,18 +40,17 @@ def _twice_differentiable(model: PreTrainedModel, weights: Sequence[Tensor]) -> 
 
     The fused kernels have none on a CPU.
     """
-    implementation, training = model.config._attn_implementation, model.training
+    training = model.training
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.set_attn_implementation("eager")
     model.eval().requires_grad_(False)
     for weight in weights:
         weight.requires_grad_(True)
     try:
-        yield
+        with eager_attention(model):
+            yield
     finally:
         for parameter, want in wanted.items():
             parameter.requires_grad_(want)
-        model.set_attn_implementation(implementation)
         model.train(training)
 
 

@@ -12,6 +12,7 @@ Files are written whole or not at all, so a file that exists is a result.
 """
 
 from headcount.records.files import (
+    left_by,
     measures,
     read,
     read_findings,
@@ -49,7 +50,6 @@ from headcount.records.pooled import (
 from headcount.records.tables import (
     READINGS,
     RESULTS_COLUMNS,
-    chosen,
     paired,
     predictions,
     sweep,
@@ -73,9 +73,9 @@ __all__ = [
     "Result",
     "Sweep",
     "check_one_study",
-    "chosen",
     "contrast",
     "interval",
+    "left_by",
     "measures",
     "paired",
     "pool",

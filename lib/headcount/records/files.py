@@ -157,6 +157,12 @@ def write_measures(folder: Path, read_off: Iterable[Measure]) -> None:
         write_text(folder / "measures" / name, text)
 
 
+def left_by(folder: Path, chapter: str, fold: int) -> list[Result]:
+    """Records, sweeps and findings that a chapter left on a fold."""
+    every = (read, read_sweeps, read_findings)
+    return [one for kind in every for one in kind(folder, fold=fold) if one.chapter == chapter]
+
+
 def measures(folder: Path) -> pd.DataFrame:
     """What the ruler read, one row a variant; empty before chapter 7 has run."""
     rows = [

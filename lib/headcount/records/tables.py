@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -36,16 +34,6 @@ def table(folder: Path) -> pd.DataFrame:
     results = results.merge(readings, how="left", on=["variant", "fold"])[RESULTS_COLUMNS]
     whole = ["params", "nonzero_params", "heads_alive", "heads_total", "layers", "macs", "steps"]
     return results.astype(dict.fromkeys(whole, "Int64"))
-
-
-def chosen(folder: Path, chapter: str) -> dict[str, Any]:
-    """Parameters of other chapters, with the values that ``chapter`` chose for all folds.
-
-    Read from the table `chosen` that it left on fold 0: columns parameter, value as JSON.
-    """
-    path = folder / "tables" / "fold0" / f"{chapter}-chosen.csv"
-    table = pd.read_csv(path, dtype=str)
-    return {name: json.loads(value) for name, value in table[["parameter", "value"]].to_numpy()}
 
 
 def sweep(folder: Path, name: str, fold: int | str = "*") -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """What the chapters read of each other; light, since the Snakefile imports it."""
 
+from collections.abc import Iterable, Sequence
+
 ONCE = {
     *("01_data", "03b_recipes", "04c_bits", "05b_heads", "05c_clock", "07_benchmark", "08_report"),
 }
@@ -25,6 +27,11 @@ KEEPABLE = ("03b_recipes", "04c_bits", "05_pruning", "05b_heads")
 """Chapters that train for long and leave results and no model that another loads, in order."""
 
 Job = tuple[str, int]  # a chapter on a fold
+
+
+def jobs(chapters: Iterable[str], folds: Sequence[int]) -> list[Job]:
+    """Each of ``chapters`` on every fold that it runs on."""
+    return [(c, k) for c in chapters for k in ([0] if c in ONCE else folds)]
 
 
 def models_of(chapter: str) -> list[str]:

@@ -19,7 +19,7 @@ import nbformat
 
 from headcount import data, records
 from headcount.errors import InputError
-from headcount.records import Result, write_json, write_text
+from headcount.records import write_json, write_text
 from headcount.study.graph import KEEPABLE, Job
 from headcount.study.plan import RESERVED, Plan
 from headcount.study.publish import REPORTS
@@ -65,13 +65,6 @@ def _begun(plan: Plan, job: Job) -> bool:
     return done.exists() or notebook.with_suffix(".partial.ipynb").exists()
 
 
-def results(folder: Path, job: Job) -> list[Result]:
-    """What a chapter left on a fold: records, sweeps, findings."""
-    chapter, fold = job
-    every = (records.read, records.read_sweeps, records.read_findings)
-    return [one for read in every for one in read(folder, fold=fold) if one.chapter == chapter]
-
-
 def refusal(plan: Plan, job: Job, reports: Path = REPORTS) -> str | None:
     """Why a job's published results do not hold here; None where they do.
 
@@ -87,7 +80,7 @@ def refusal(plan: Plan, job: Job, reports: Path = REPORTS) -> str | None:
         return "the teacher here has other weights than the published one"
     sha256 = data.load_facts(plan.artifacts / "data")["data_sha256"]
     values = plan.values[chapter]
-    found = results(report, job)
+    found = records.left_by(report, *job)
     for one in found:
         made = one.provenance
         if made.data_sha256 != sha256:
@@ -103,9 +96,9 @@ def take(plan: Plan, job: Job, reports: Path = REPORTS) -> None:
     """Put a job's published results where it would have left them, and mark it as finished."""
     chapter, fold = job
     report, work = reports / plan.profile, plan.work
-    for one in results(work, job):
+    for one in records.left_by(work, *job):
         records.remove(work, one)
-    found = results(report, job)
+    found = records.left_by(report, *job)
     for one in found:
         if type(one) in records.TABLES:
             table = Path(records.TABLES[type(one)]) / f"{one.stem}.csv"

@@ -15,7 +15,7 @@ from headcount.errors import InputError
 from headcount.parameters import DATA_VARIABLE, check_names, check_type, check_writable, known
 from headcount.parameters import literals as assigned
 from headcount.records import write_text
-from headcount.study.graph import ONCE, Job
+from headcount.study import graph
 
 NOTEBOOKS = Path("notebooks")
 PROFILES = NOTEBOOKS / "profiles"
@@ -63,9 +63,9 @@ class Plan:
         return Path("artifacts") / self.profile
 
     @property
-    def pairs(self) -> list[Job]:
+    def pairs(self) -> list[graph.Job]:
         """Every chapter on every fold that it runs on."""
-        return [(c, k) for c in self.chapters for k in ([0] if c in ONCE else self.folds)]
+        return graph.jobs(self.chapters, self.folds)
 
     def parameters(self, chapter: str) -> dict[str, Any]:
         """What papermill is given for ``chapter``, fold and machine apart."""

@@ -20,7 +20,6 @@ import nbformat
 from headcount.errors import InputError
 from headcount.parameters import DATA_VARIABLE, LOG_VARIABLE
 from headcount.study import backup as backups
-from headcount.study import kept
 from headcount.study import plan as plans
 
 PATIENCE_S = 5  # a killed study's processes may take a moment to let go of the lock
@@ -86,17 +85,28 @@ def run(
         if backup and (files := backups.bring(plan.profile, backup)):
             say(f"going on from {files} files in {backup / plan.profile}")
         plans.write(plan)
-        if keep and (jobs := kept.candidates(plan)):
-            # What they were made from has to be here before it can be compared.
-            names = ",".join(f"{chapter}.{fold}" for chapter, fold in jobs)
-            if status := _snakemake(plan, lock, names, backup):
-                return status
-            for job in jobs:
-                name, reason = f"{job[0]}, fold {job[1]}", kept.refusal(plan, job)
-                if reason is None:
-                    kept.take(plan, job)
-                say(f"{name}: {f'runs again, for {reason}' if reason else 'taken as published'}")
+        if keep and (status := _keep(plan, lock, backup)):
+            return status
         return _snakemake(plan, lock, before, backup)
+
+
+def _keep(plan: plans.Plan, lock: IO[str], backup: Path | None) -> int:
+    """Take published results that still hold; returns the exit status."""
+    from headcount.study import kept
+
+    jobs = kept.candidates(plan)
+    if not jobs:
+        return 0
+    # What they were made from has to be here before it can be compared.
+    names = ",".join(f"{chapter}.{fold}" for chapter, fold in jobs)
+    if status := _snakemake(plan, lock, names, backup):
+        return status
+    for job in jobs:
+        name, reason = f"{job[0]}, fold {job[1]}", kept.refusal(plan, job)
+        if reason is None:
+            kept.take(plan, job)
+        say(f"{name}: {f'runs again, for {reason}' if reason else 'taken as published'}")
+    return 0
 
 
 def command(plan: plans.Plan, before: str | None = None) -> list[str]:
