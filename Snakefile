@@ -11,7 +11,6 @@ WORK, ARTIFACTS = f"work/{PROFILE}", f"artifacts/{PROFILE}"
 
 CHAPTERS = config["chapters"]
 BENCHMARK, REPORT = "07_benchmark", "08_report"
-TIMED = {"05c_clock", BENCHMARK}  # they measure latency, and need the machine for themselves
 HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 
 
@@ -26,7 +25,7 @@ def upstream_jobs(chapter, fold):
 
 def threads(chapter, cores):
     """Threads of a job: its share of the cores, or all of them where it measures time."""
-    return cores if chapter in TIMED else max(1, cores // config["jobs"])
+    return cores if chapter in graph.TIMED else max(1, cores // config["jobs"])
 
 
 def outputs(pairs):
@@ -101,7 +100,7 @@ rule chapter:
         partial=f"{WORK}/notebooks/fold{{fold}}/{{chapter}}.partial.ipynb",
         # glibc keeps large tensors in huge pages: a training step on a CPU takes an eighth less. What
         # is timed has to be what a user sees, who does not know of this.
-        memory=lambda wildcards: "" if wildcards.chapter in TIMED else HUGE_PAGES,
+        memory=lambda wildcards: "" if wildcards.chapter in graph.TIMED else HUGE_PAGES,
     benchmark:
         # Seconds and the most memory that its processes held, for the report.
         f"{WORK}/chapters/fold{{fold}}.{{chapter}}.tsv"

@@ -1,6 +1,7 @@
 """Opening a chapter: what IPython would hand over is handed over here, by the real IPython."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,9 @@ def test_what_another_chapter_chose_takes_the_place_of_a_parameter(shell, tmp_pa
     records.write_text(tmp_path / "artifacts" / "fold0" / "03b_recipes.done", "")
     assert {name: run.chosen("03b_recipes")[name] for name in values} == values
     assert run.parameters["epochs"] == 7  # and so do its records say
+    path.unlink()
+    with pytest.raises(InputError, match="does not say what 03b_recipes chose"):
+        run.chosen("03b_recipes")
     records.write_text(path, "parameter,value\nepoch,7\n")
     with pytest.raises(InputError, match="no parameter 'epoch': did you mean 'epochs'"):
         run.chosen("03b_recipes")
@@ -218,6 +222,9 @@ def test_weights_that_are_not_those_of_the_record_are_refused(settled, tiny, wor
     assert models.weights_sha256(later.load("teacher")) == models.weights_sha256(model)
     run.save("teacher", tiny(seed=1))
     with pytest.raises(InputError, match="other weights than its record"):
+        run.load("teacher")
+    shutil.rmtree(run.model_folder("teacher"))
+    with pytest.raises(InputError, match=r"is not here: remove .*fold0/02_teacher.done"):
         run.load("teacher")
 
 

@@ -1,6 +1,7 @@
 """Published results that stand in for a run: real Snakemake, short chapters that leave records."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from headcount import records
 from headcount.study import graph, kept
 from headcount.study import plan as plans
 
-# What chapters 2, 5 and 5b of this study leave: one record each, of weights that tell what they
-# were made from.
+# What chapters of this study leave: one record each, of weights that tell what they were made from,
+# and a model. Some load another's: they stop where it is not.
 LEAVES = """
 import json
 import pandas as pd
@@ -22,7 +23,11 @@ from headcount.records import PROBABILITIES
 OWN = ("profile", "fold", "seed", "epochs", "learning_rate")
 SCORES = ("macro_f1", "accuracy", "f1_negative", "f1_neutral", "f1_positive", "ece")
 
-def leave(variant, baseline=None):
+def leave(variant, baseline=None, loads=None):
+    folder = Path(artifacts, "fold%d" % fold)
+    assert loads is None or (folder / loads).exists(), loads
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / variant).touch()
     data = json.loads(Path(artifacts, "data/facts.json").read_text())["data_sha256"]
     above = records.read(Path(work), variant=baseline, fold=fold)[0] if baseline else None
     sha256 = above.weights_sha256 if above else ""
@@ -51,14 +56,32 @@ CALLS = {
     "05_pruning": 'leave("heads", "teacher")',
     "05b_heads": 'leave("one-head", "heads")',
 }
+CHAIN = {  # chapters that load each other's models, by what chapter 3b chose
+    "02_teacher": 'leave("teacher")',
+    "03b_recipes": """
+leave("recipe", "teacher", loads="teacher")
+chosen = Path(work, "tables/fold0/03b_recipes-chosen.csv")
+chosen.parent.mkdir(parents=True)
+chosen.write_text("parameter,value\\nepochs,3\\n")
+""",
+    "03_distillation": """
+epochs = records.chosen(Path(work), "03b_recipes")["epochs"]
+leave("student", "teacher", loads="teacher")
+""",
+    "04_quantization": 'leave("int8", "student", loads="student")',
+    "07_benchmark": 'leave("timed", "int8", loads="int8")',
+}
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A clone with a published report, in which nothing has run."""
-    folder = make_repository(tmp_path_factory.mktemp("published"))
+    return publish(make_repository(tmp_path_factory.mktemp("published")), CALLS)
+
+
+def publish(folder, calls):
     chapter(folder, "01_data", body=FACTS)
-    for name, call in CALLS.items():
+    for name, call in calls.items():
         chapter(folder, name, body=LEAVES.format(name=name, call=call))
     status, _, err = run(folder)
     assert (status, err) == (0, "")
@@ -120,11 +143,38 @@ def test_a_reader_who_wants_models_keeps_no_results(clone):
     assert (status, err.count("give one of them")) == (2, 1)
 
 
-def test_what_is_kept_leaves_no_model_that_a_chapter_loads():
-    chapters = [path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")]
-    loaded = {name for chapter in chapters for name in graph.models_of(chapter)}
-    assert set(graph.KEEPABLE) <= {*chapters} - loaded
-    assert list(graph.KEEPABLE) == sorted(graph.KEEPABLE)
+def test_models_that_the_ruler_loads_are_made_again_and_other_folds_are_kept(tmp_path):
+    clone = publish(make_repository(tmp_path), CHAIN)
+    ran, out = again(clone)
+    assert ran == [*TEACHERS, "03_distillation 0", "04_quantization 0", "07_benchmark 0"]
+    taken = re.findall(r"(\w+), fold (\d): taken as published", out)
+    assert taken == [("03b_recipes", "0"), ("03_distillation", "1"), ("04_quantization", "1")]
+
+
+CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
+ALWAYS = ("01_data", "02_teacher", "05c_clock", "07_benchmark", "08_report")
+
+
+@pytest.mark.parametrize(
+    ("runs", "besides"),
+    [
+        ([("03b_recipes", 0)], ["03_distillation", "04_quantization", "04b_qat", "07b_elsewhere"]),
+        ([("04b_qat", 1)], ["03_distillation", "04_quantization", "07b_elsewhere"]),
+        ([("05_pruning", 1)], ["07b_elsewhere"]),
+        ([("04c_bits", 0), ("07b_elsewhere", 0)], []),
+    ],
+)
+def test_what_reads_a_chapter_that_runs_and_what_it_loads_are_not_taken(runs, besides):
+    chapters = [name for name in CHAPTERS if name != "07_benchmark"]
+    pairs = graph.jobs(chapters, [0, 1])
+    jobs = [job for job in pairs if job[0] not in ALWAYS and job not in runs]
+    taken = kept.closed(jobs, pairs)
+    folds = [0, 1] if ("03b_recipes", 0) in runs else [fold for _, fold in runs]
+    assert set(jobs) - set(taken) == set(graph.jobs(besides, folds))
+    order = [name for name, _ in sorted(jobs, key=lambda job: graph.depth(job[0]))]
+    for name in order:
+        above = set(graph.upstream(name)) - {*ALWAYS, name}
+        assert above & set(order) <= set(order[: order.index(name)])
 
 
 @pytest.fixture(scope="module")

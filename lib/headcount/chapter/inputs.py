@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +113,9 @@ class Inputs:
         """
         record = self.record(variant)
         folder = self.model_folder(variant, seed=record.seed)
+        if not folder.exists():  # lost, or its record was taken as published
+            done = self.artifacts / f"fold{self.fold}" / f"{record.chapter}.done"
+            raise InputError(f"{folder} is not here: remove {done}, and run the study again")
         model, _ = models.load(folder)
         if models.weights_sha256(model) != record.weights_sha256:
             raise InputError(
@@ -142,14 +144,16 @@ class Inputs:
     def chosen(self, chapter: str) -> dict[str, Any]:
         """This run's parameters, with those that ``chapter`` chose for all folds in their place.
 
-        Read from the table `chosen` that it left on fold 0 (columns parameter, value as JSON);
-        where it has not run, they are as they are. Records name what was used.
+        Where it has not run, they are as they are. Records name what was used.
+
+        Raises:
+            InputError: it chose what this chapter does not have, or has run and chose nothing.
         """
-        path = self.work / "tables" / "fold0" / f"{chapter}-chosen.csv"
         if (self.artifacts / "fold0" / f"{chapter}.done").exists():
-            table = pd.read_csv(path, dtype=str)
-            values = {p: json.loads(v) for p, v in table[["parameter", "value"]].to_numpy()}
-            check_names(values, self.parameters, f"{path}: {self.chapter}")
+            values = records.chosen(self.work, chapter)
+            if not values:
+                raise InputError(f"{self.work} does not say what {chapter} chose: run it again")
+            check_names(values, self.parameters, f"what {chapter} chose: {self.chapter}")
             self.parameters |= values
         return self.parameters
 

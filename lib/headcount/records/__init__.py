@@ -12,6 +12,7 @@ Files are written whole or not at all, so a file that exists is a result.
 """
 
 from headcount.records.files import (
+    chosen,
     left_by,
     measures,
     read,
@@ -73,6 +74,7 @@ __all__ = [
     "Result",
     "Sweep",
     "check_one_study",
+    "chosen",
     "contrast",
     "interval",
     "left_by",

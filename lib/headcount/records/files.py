@@ -163,6 +163,18 @@ def left_by(folder: Path, chapter: str, fold: int) -> list[Result]:
     return [one for kind in every for one in kind(folder, fold=fold) if one.chapter == chapter]
 
 
+def chosen(folder: Path, chapter: str) -> dict[str, Any]:
+    """Parameters that ``chapter`` chose for all folds, by name; empty where it left none.
+
+    They are the table `chosen` of fold 0: columns parameter, value as JSON.
+    """
+    path = folder / "tables" / "fold0" / f"{chapter}-chosen.csv"
+    if not path.exists():
+        return {}
+    table = pd.read_csv(path, dtype=str)
+    return {name: json.loads(text) for name, text in table[["parameter", "value"]].to_numpy()}
+
+
 def measures(folder: Path) -> pd.DataFrame:
     """What the ruler read, one row a variant; empty before chapter 7 has run."""
     rows = [

@@ -23,8 +23,8 @@ RESULTS_OF = {
 }
 """By chapter, those of which it reads results alone."""
 
-KEEPABLE = ("03b_recipes", "04c_bits", "05_pruning", "05b_heads")
-"""Chapters that train for long and leave results and no model that another loads, in order."""
+TIMED = {"05c_clock", "07_benchmark"}
+"""Chapters that measure latency, and need the machine for themselves."""
 
 Job = tuple[str, int]  # a chapter on a fold
 
@@ -42,3 +42,8 @@ def models_of(chapter: str) -> list[str]:
 def upstream(chapter: str) -> list[str]:
     """Chapters that ``chapter`` reads on its fold."""
     return models_of(chapter) + RESULTS_OF.get(chapter, [])
+
+
+def depth(chapter: str) -> int:
+    """Chapters on the longest way to ``chapter``: more than for any that it reads."""
+    return 1 + max(map(depth, upstream(chapter)), default=0)

@@ -1,18 +1,20 @@
 """Published results that still hold, taken as they are instead of being made again.
 
 A study takes hours, and what git keeps of it are results without models. Whoever has a clone can go
-on from there. The chapters whose models others load run again, which is the lesser part; of the
-others, results stand that belong to the same sentences, the same parameters and a teacher with the
-same weights. That hash is the anchor: the teacher is trained here, and with other code, libraries,
-arithmetic or pretrained weights it would have ended elsewhere. What it does not cover is the code
-of the chapter itself: results name the commit that they were made at.
+on from there. Results stand that belong to the same sentences, the same parameters and a teacher
+with the same weights. That hash is the anchor: each fold's teacher is trained here, and with other
+code, libraries, arithmetic or pretrained weights it would have ended elsewhere. What it does not
+cover is the code of the chapter itself: results name the commit that they were made at.
+
+A chapter whose model is loaded by one that runs has to run too. The clock and the ruler always run,
+as what they measure is this machine: with the ruler in the study, fold 0 is left with its models.
 """
 
 from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -20,9 +22,12 @@ import nbformat
 from headcount import data, records
 from headcount.errors import InputError
 from headcount.records import write_json, write_text
-from headcount.study.graph import KEEPABLE, Job
+from headcount.study import graph
+from headcount.study.graph import Job
 from headcount.study.plan import RESERVED, Plan
 from headcount.study.publish import REPORTS
+
+ANCHORS = {"01_data", "02_teacher"}
 
 
 def stamp(folder: Path, job: Job) -> Path:
@@ -41,7 +46,9 @@ def outputs(plan: Plan, job: Job) -> tuple[Path, Path]:
 
 
 def candidates(plan: Plan, reports: Path = REPORTS) -> list[Job]:
-    """Jobs that are published and have not begun here, in the order in which they read each other.
+    """Jobs that can be taken, as far as can be told before the teachers are here.
+
+    They are published and have not begun here; in the order in which they read each other.
 
     Raises:
         InputError: something is published that ``plan`` leaves out, and that would go with the old
@@ -55,8 +62,32 @@ def candidates(plan: Plan, reports: Path = REPORTS) -> list[Job]:
             f"{report} holds {', '.join(lost)}, which would be lost: let the study have these "
             "folds and chapters too, or run it without --keep"
         )
-    found = [job for job in plan.pairs if job[0] in KEEPABLE and stamp(report, job).exists()]
-    return [job for job in found if not _begun(plan, job)]
+    always = ANCHORS | graph.TIMED | {"08_report"}
+    found = [job for job in plan.pairs if job[0] not in always and stamp(report, job).exists()]
+    found = closed([job for job in found if not _begun(plan, job)], plan.pairs)
+    return sorted(found, key=lambda job: graph.depth(job[0]))
+
+
+def closed(jobs: Sequence[Job], pairs: Sequence[Job]) -> list[Job]:
+    """Those of ``jobs`` that can be taken when the others of ``pairs`` run.
+
+    None reads what is made again, the teacher apart; none leaves a model that is loaded there.
+    """
+
+    def reads(job: Job) -> set[Job]:
+        above = graph.jobs(set(graph.upstream(job[0])) - ANCHORS, [job[1]])
+        return set(above).intersection(pairs)
+
+    taken = list(jobs)
+    while True:
+        others = [job for job in pairs if job not in taken]
+        loaded = {
+            one for chapter, fold in others for one in graph.jobs(graph.models_of(chapter), [fold])
+        }
+        stay = [job for job in taken if job not in loaded and reads(job) <= set(taken)]
+        if stay == taken:
+            return taken
+        taken = stay
 
 
 def _begun(plan: Plan, job: Job) -> bool:
@@ -79,7 +110,10 @@ def refusal(plan: Plan, job: Job, reports: Path = REPORTS) -> str | None:
     if not theirs or theirs != ours:
         return "the teacher here has other weights than the published one"
     sha256 = data.load_facts(plan.artifacts / "data")["data_sha256"]
-    values = plan.values[chapter]
+    values = dict(plan.values[chapter])
+    for above in graph.RESULTS_OF.get(chapter, []):
+        if above in plan.chapters:
+            values |= records.chosen(report, above)
     found = records.left_by(report, *job)
     for one in found:
         made = one.provenance

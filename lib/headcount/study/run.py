@@ -101,11 +101,15 @@ def _keep(plan: plans.Plan, lock: IO[str], backup: Path | None) -> int:
     names = ",".join(f"{chapter}.{fold}" for chapter, fold in jobs)
     if status := _snakemake(plan, lock, names, backup):
         return status
+    reasons = {job: kept.refusal(plan, job) for job in jobs}
+    taken = kept.closed([job for job in jobs if reasons[job] is None], plan.pairs)
     for job in jobs:
-        name, reason = f"{job[0]}, fold {job[1]}", kept.refusal(plan, job)
-        if reason is None:
+        if job in taken:
             kept.take(plan, job)
-        say(f"{name}: {f'runs again, for {reason}' if reason else 'taken as published'}")
+            said = "taken as published"
+        else:
+            said = f"runs again, for {reasons[job] or 'what it reads, or loads its models, does'}"
+        say(f"{job[0]}, fold {job[1]}: {said}")
     return 0
 
 
