@@ -297,7 +297,8 @@ print(f"layers 0 and 1 of the teacher differ by {slow.item():.3f} on {real.sum()
 # ## The students
 #
 # Each is a model, a recipe, an objective, and the sentences that it reads, put together when its turn
-# comes. The first eight differ in their labels alone.
+# comes. Of the first eight, those from random weights differ in their labels alone, and so do those
+# from the teacher's layers.
 
 # %%
 from_random = train.Recipe(student_epochs, student_learning_rate, batch_size, seed=run.seed)

@@ -76,6 +76,8 @@ def test_the_seed_students_size():
 def test_even_layers_end_with_the_last():
     assert models.even_layers(6, 3) == [1, 3, 5]
     assert models.even_layers(12, 4) == [2, 5, 8, 11]
+    assert models.even_layers(6, 4) == [1, 2, 4, 5]
+    assert models.even_layers(12, 5) == [1, 4, 6, 9, 11]
     assert models.even_layers(2, 1) == [1]
 
 

@@ -249,8 +249,12 @@ def student(
 
 
 def even_layers(total: int, kept: int) -> list[int]:
-    """``kept`` of ``total`` layers, evenly spaced, last to last: 3 of 6 are 1, 3, 5."""
-    return [round((i + 1) * total / kept) - 1 for i in range(kept)]
+    """``kept`` of ``total`` layers, evenly spaced, last to last: 3 of 6 are 1, 3, 5.
+
+    Where the space is no whole number, halves count as wholes: 4 of 6 are 1, 2, 4, 5. (``round``
+    takes them to the even number, which would make it 1, 2, 3, 5.)
+    """
+    return [(2 * (i + 1) * total + kept) // (2 * kept) - 1 for i in range(kept)]
 
 
 def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
