@@ -74,6 +74,7 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
 import copy
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,7 @@ from IPython.display import Markdown, display
 
 from headcount import bench, chapter, data, distill, export, plots, prune, quantize, stats, train
 from headcount.chapter import in_points, within
+from headcount.dropout import quick_dropout
 
 # %% tags=["parameters"]
 # Where and what
@@ -562,14 +564,15 @@ def step(batch):
 
 turns = min(4, len(some))
 taken = {arm: [] for arm in schemes}
-for position, arm in enumerate(bench.there_and_back(list(schemes), turns)):
-    if schemes[arm] is not None:
-        quantize.attach(model, schemes[arm])
-    turn = some[position // len(schemes) :: turns]
-    step(turn[0])
-    taken[arm] += [step(batch) for batch in turn]
-    if schemes[arm] is not None:
-        quantize.settle(model)
+with quick_dropout(model) if run.device == "cpu" else nullcontext():  # as trainings have it
+    for position, arm in enumerate(bench.there_and_back(list(schemes), turns)):
+        if schemes[arm] is not None:
+            quantize.attach(model, schemes[arm])
+        turn = some[position // len(schemes) :: turns]
+        step(turn[0])
+        taken[arm] += [step(batch) for batch in turn]
+        if schemes[arm] is not None:
+            quantize.settle(model)
 
 # %%
 ratios = pd.DataFrame(taken).div(taken["continued"], axis=0)

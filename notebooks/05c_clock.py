@@ -34,7 +34,7 @@
 # commit 442af31).
 #
 # A prediction from arithmetic: a head of BERT-base is 196,800 parameters, so half of its 144 heads are
-# 14.2 M of 110 M. Half of the embeddings' 24 M are never read for one sentence, and so attention is a
+# 14.2 M of 110 M. Of the embeddings' 24 M one sentence reads next to nothing, and so attention is a
 # larger share of the *operations* than of the file. Removed heads should therefore show on the clock
 # more than on the disk; zeroed ones on neither. The four projections of attention are a third of the
 # multiplications of a layer, of MiniLM-L6 as of BERT-base, so half of the heads are a sixth. We expect

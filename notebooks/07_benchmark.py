@@ -76,7 +76,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from tokenizers import Tokenizer
 
-from headcount import bench, chapter, models, plots, prune, records
+from headcount import bench, chapter, claims, models, plots, prune, records
 from headcount.errors import InputError
 
 # %% tags=["parameters"]
@@ -101,7 +101,9 @@ passed_over = [
     "student-map-*",
     # Trained further, and of the same shape as `student-small` in the same precision.
     "student-hard*-onnx",
+    "student-hard*-weights",
     "student-kd*-onnx",
+    "student-kd*-weights",
     "student-*-continued*",
     "student-*-qat*",
     "student-*-quant-noise",
@@ -117,6 +119,7 @@ closer = [
     "teacher",
     "teacher-onnx",
     "teacher-int8",
+    "teacher-torch-int8",
     "student-small",
     "student-small-onnx",
     "student-small-int8",
@@ -206,15 +209,16 @@ def contender(variant, folder, record):
 
 
 def stand_in(record):
-    """Folder of a model with the shape of one of chapter 5's; None for another chapter's."""
-    if record.chapter != "05_pruning":
-        return None
-    model = run.load("teacher")
+    """Save a model with the shape of one of chapter 5's, and the twin that it has; returns its name."""
+    model, name = run.load("teacher"), f"{record.variant}-stand-in"
     if record.heads_alive < record.heads_total:
         removed = record.provenance.config["removed"]
         prune.remove(model, [(layer, head) for _, layer, head in removed])
     assert models.sizes(model)["params"] == record.params
-    return run.save(f"{record.variant}-stand-in", model)
+    run.save(name, model)
+    if record.variant == claims.BY_ID["C1"].evidence.variant:
+        run.deploy(f"{name}-onnx", model)
+    return name
 
 
 def own_ids(folder):
@@ -230,12 +234,14 @@ def own_ids(folder):
 vocabulary = run.tokenizer().get_vocab()
 texts = [parts.test["text"].iloc[i] for i in order]
 found = {r.variant: r for r in records.read(run.work, fold=0, seed=run.seed) if r.split == "test"}
-twins = {f"{v}-onnx": r for v, r in found.items() if run.model_folder(f"{v}-onnx").is_dir()}
-recorded = found | {variant: r for variant, r in twins.items() if variant not in found}
-folders = {variant: run.model_folder(variant) for variant in recorded}
-lent = {v: stand_in(recorded[v]) for v, folder in folders.items() if not folder.is_dir()}
-lent = {variant: folder for variant, folder in lent.items() if folder is not None}
-saved = [contender(v, (folders | lent)[v], record) for v, record in recorded.items()]
+absent = {v: r for v, r in found.items() if not run.model_folder(v).is_dir()}
+lent = {v: stand_in(r) for v, r in absent.items() if r.chapter == "05_pruning"}
+folders = {v: run.model_folder(lent.get(v, v)) for v in found}
+onnx = {f"{v}-onnx": (run.model_folder(f"{lent.get(v, v)}-onnx"), r) for v, r in found.items()}
+twins = {name: r for name, (folder, r) in onnx.items() if folder.is_dir() and name not in found}
+recorded = found | twins
+folders |= {name: onnx[name][0] for name in twins}
+saved = [contender(v, folders[v], record) for v, record in recorded.items()]
 saved = [replace(c, sentences=own_ids(c.folder)) for c in saved if c is not None]
 contenders = [c for c in saved if not any(fnmatch(c.name, name) for name in passed_over)]
 if "teacher" not in recorded:
@@ -346,7 +352,7 @@ records.write_measures(
         records.Measure(
             **{name: value for name, value in row.items() if name in fields},
             weights_sha256=None
-            if row["variant"] in lent
+            if recorded[row["variant"]].variant in lent
             else recorded[row["variant"]].weights_sha256,
         )
         for row in rows
@@ -539,9 +545,10 @@ if enough:
                 f"{counted(gains, errors[batch], 'contenders')}, median {gains.median():.2f}"
             )
     for name in (name for name in times if name.endswith("-int8")):
-        exact = name.removesuffix("-int8") + "-onnx"
+        whole = name.removesuffix("-int8")
+        exact = whole.removesuffix("-torch") if whole.endswith("-torch") else f"{whole}-onnx"
         if exact not in times:
-            said.append(f"`{name}` has no FP32 twin in ONNX Runtime here to be held against")
+            said.append(f"`{name}` has no FP32 twin here in its runtime to be held against")
             continue
         for batch, gains in (times[exact] / times[name]).groupby("batch"):
             said.append(
@@ -726,7 +733,7 @@ if gained and counts == [1, 2]:
 Markdown(
     "\n".join(lines)
     + f"\n\nThe ruler's own error is about {noise:.1%}, in batches {noise_in_batches:.1%}; all of "
-    f"it took {seconds:.0f} s. C13 (“stays about the same”) is for chapter 5b, which times removed "
+    f"it took {seconds:.0f} s. C13 (“stays about the same”) is for chapter 5c, which times removed "
     "heads against zeroed ones."
 )
 

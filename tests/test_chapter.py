@@ -212,6 +212,17 @@ def test_other_seeds_findings_and_sweeps_of_the_time_before_go_too(settled, tiny
     assert row["verdict here"] == "undecided (synthetic corpus)"
 
 
+def test_a_large_table_is_packed_and_reads_the_same(settled):
+    run = settled()
+    large = pd.DataFrame({"loss": np.arange(20_000) / 8})
+    path = run.table(large, "losses")
+    assert path.name.endswith("-losses.csv.gz")
+    pd.testing.assert_frame_equal(pd.read_csv(path), large)
+    small = run.table(large.head(), "losses")
+    assert [*path.parent.iterdir()] == [small]
+    pd.testing.assert_frame_equal(pd.read_csv(small), large.head())
+
+
 def test_weights_that_are_not_those_of_the_record_are_refused(settled, tiny, word_pieces):
     run = settled()
     word_pieces.save_pretrained(run.artifacts / "data" / "tokenizer")

@@ -95,7 +95,7 @@ def test_notebooks_are_readable(undisturbed):
 
 
 def test_what_is_plotted_lies_beside_the_figure(undisturbed):
-    figures = list((undisturbed / "reports/smoke/figures").rglob("*.png"))
+    figures = list((undisturbed / "work/smoke/figures").rglob("*.png"))
     assert len(figures) > 10
     assert all(path.with_suffix(".csv").exists() for path in figures)
 

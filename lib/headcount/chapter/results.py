@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from headcount.chapter.trainings import Trainings
 from headcount.errors import InputError
 
 log = logging.getLogger("headcount")
+LARGE_BYTES = 100_000  # a table above is packed
 
 
 class Results(Trainings):
@@ -385,9 +387,16 @@ class Results(Trainings):
         display(Image(filename=str(path), metadata={"alt": alt}))  # Colab's IPython has no alt=
 
     def table(self, frame: pd.DataFrame, name: str) -> Path:
-        """Keep a table as CSV; returns its path."""
-        path = self.work / "tables" / f"fold{self.fold}" / f"{self.chapter}-{name}.csv"
-        records.write_text(path, frame.to_csv(index=False, float_format="%.6g"))
+        """Keep a table as CSV, packed if it is large (pandas reads either); returns its path."""
+        plain = self.work / "tables" / f"fold{self.fold}" / f"{self.chapter}-{name}.csv"
+        packed = plain.with_suffix(".csv.gz")
+        content = frame.to_csv(index=False, float_format="%.6g").encode("utf-8")
+        path, other = plain, packed
+        if len(content) > LARGE_BYTES:
+            # No time and no name: the same table is the same file.
+            path, other, content = packed, plain, gzip.compress(content, mtime=0)
+        records.write_bytes(path, content)
+        other.unlink(missing_ok=True)
         self._files.append(path)
         return path
 

@@ -134,7 +134,7 @@ class Gap:
     baseline: str
 
     def settle(self, folder: Path, **how: Any) -> Settled | None:
-        pattern = f"fold{how.pop('fold')}/05_pruning-losses.csv"
+        pattern = f"fold{how.pop('fold')}/05_pruning-losses.csv*"
         tables = [pd.read_csv(path) for path in sorted((folder / "tables").glob(pattern))]
         if not tables:
             return None

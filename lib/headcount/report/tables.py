@@ -323,7 +323,7 @@ def files(folder: Path) -> str:
             continue
         kept = [
             _link(path, notebook.stem, folder)
-            for kind in ("figures/fold0/*.png", "tables/fold0/*.csv")
+            for kind in ("figures/fold0/*.png", "tables/fold0/*.csv*")
             for path in sorted(folder.glob(kind))
             if path.name.startswith(f"{notebook.stem}-")
         ]

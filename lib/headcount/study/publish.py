@@ -26,8 +26,9 @@ KEPT = (
     "sweeps/*.csv",
     "findings/*.json",
     "measures/*.json",
-    "figures/fold*/*",
-    "tables/fold*/*.csv",
+    "figures/fold0/*.png",  # nor do these; what they show is kept of every fold
+    "figures/fold*/*.csv",
+    "tables/fold*/*.csv*",
     "parameters/*.yaml",
     "chapters/*.tsv",
     "notebooks/fold0/*.ipynb",  # the other folds' differ in their numbers alone
