@@ -14,15 +14,14 @@ pytestmark = pytest.mark.timeout(2700)  # a whole study, on a machine that may b
 SMOKE = ("--profile", "smoke")
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
 ARMS = ("entropy", "random", "seedloop")
+TAUGHT = ("hard", "kd", "hard-init", "kd-init", "intermediate-tuned", "map-reversed", "small")
+WHOLE = ("teacher", *(f"student-{name}" for name in TAUGHT))
 VARIANTS = {
-    *("majority", "tfidf", "teacher", "teacher-onnx", "teacher-int8", "teacher-torch-int8"),
-    *("student-hard", "student-kd", "student-hard-init", "student-kd-init"),
-    *("student-hard-int8", "student-kd-int8", "student-hard-init-int8", "student-kd-init-int8"),
-    *("student-intermediate-tuned", "student-map-reversed", "student-small", "student-small-int8"),
+    *("majority", "tfidf", "teacher-onnx", "teacher-torch-int8"),
+    *(f"{name}{end}" for name in WHOLE for end in ("", "-int8", "-int8-weights")),
+    *("teacher-int4", "student-small-int4"),
     *(f"heads-{arm}-{percent}" for arm in ARMS for percent in (30, 50)),
     *("teacher-continued-9", "teacher-continued-15"),
-    *("student-intermediate-tuned-int8", "student-map-reversed-int8"),
-    *(f"{of}-{bits}" for of in ("teacher", "student-small") for bits in ("int8-weights", "int4")),
     *("student-small-trimmed", "student-small-trimmed-int8"),
     *("student-small-continued", "student-small-continued-int8", "student-small-continued-int4"),
     *("student-small-qat", "student-small-quant-noise", "student-small-qat-int4"),
