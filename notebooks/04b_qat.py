@@ -74,7 +74,6 @@ if "google.colab" in sys.modules and "HEADCOUNT_LOG" not in os.environ:
 import copy
 import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -564,7 +563,7 @@ def step(batch):
 
 turns = min(4, len(some))
 taken = {arm: [] for arm in schemes}
-with quick_dropout(model) if run.device == "cpu" else nullcontext():  # as trainings have it
+with quick_dropout(model):  # as trainings have it
     for position, arm in enumerate(bench.there_and_back(list(schemes), turns)):
         if schemes[arm] is not None:
             quantize.attach(model, schemes[arm])

@@ -41,9 +41,13 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
 def quick_dropout(model: PreTrainedModel) -> Iterator[None]:
     """Within the context all dropout is `dropout`, that of the model's attention included.
 
-    For trainings on a CPU: it stands in for ``torch.nn.functional.dropout``, which both
-    ``nn.Dropout`` and transformers' plain attention call, and puts fused attention aside.
+    It stands in for ``torch.nn.functional.dropout``, which both ``nn.Dropout`` and transformers'
+    plain attention call, and puts fused attention aside. Nothing changes for a model that is not on
+    the CPU.
     """
+    if model.device.type != "cpu":
+        yield
+        return
     before = F.dropout
     F.dropout = dropout
     try:

@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -444,7 +444,7 @@ def _train(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     callback.trainer = trainer
-    with quick_dropout(model) if where == "cpu" else nullcontext():
+    with quick_dropout(model):
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     # Accelerate's autocast (see full_precision), and the mark that would keep it off a later round.
     for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
