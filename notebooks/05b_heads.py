@@ -167,7 +167,9 @@ Markdown(
 # cut into two halves, by groups of near-duplicates. How far the rises of the halves agree, $r$, says
 # how far any criterion can agree with all of them: $\sqrt{2r / (1 + r)}$ (Spearman and Brown). And
 # since a criterion may share the noise of the very sentences that it is compared on, each is also
-# computed on one half and compared on the other.
+# computed on one half and compared on the other. Last, a criterion may tell how much a head matters
+# and not in which direction: the absolute value of a gradient has no sign. So each is also compared
+# with the size of the change, rise or fall.
 
 # %%
 everyone = np.arange(len(tokens))
@@ -192,6 +194,10 @@ correlations["across halves"] = [
     )
     for name in criteria
 ]
+either_way = {
+    name: curves.rank_correlation(scores[name].ravel(), alone["rise"].abs()) for name in criteria
+}
+correlations["either way"] = [either_way[name][0] for name in criteria]
 run.table(correlations.reset_index(names="criterion"), "correlations")
 correlations.round(2)
 
@@ -212,7 +218,7 @@ run.figure(
 )
 
 # %%
-best = correlations["rho"].idxmax()
+best, surest = correlations["rho"].idxmax(), correlations["either way"].idxmax()
 largest = alone["rise"].clip(lower=0).sort_values(ascending=False)
 carried = largest.head(prune.target(total, 0.1)).sum() / largest.sum()
 Markdown(
@@ -221,6 +227,10 @@ Markdown(
     f"{correlations.loc[best, 'rho']:+.2f}, and `entropy` {correlations.loc['entropy', 'rho']:+.2f} "
     f"({correlations.loc['entropy', 'low']:+.2f} to {correlations.loc['entropy', 'high']:+.2f}). "
     "Where an interval holds 0, the criterion has not been shown to find the heads that are missed. "
+    f"`gradient`, which knows no sign, has {correlations.loc['gradient', 'rho']:+.2f} with the rise, and "
+    f"{either_way['gradient'][0]:+.2f} ({either_way['gradient'][1]:+.2f} to "
+    f"{either_way['gradient'][2]:+.2f}) with the size of the change, rise or fall; there the closest is "
+    f"`{surest}`. "
     f"Of all rises above 0 together, the tenth of the heads with the largest carry {carried:.0%}: the "
     "more, the more of a rank correlation is about the order of heads that hardly matter."
 )
