@@ -344,13 +344,32 @@ run.figure(
 # %%
 off = lost[lost["treatment"] == names["off"]].set_index("layer")["loss"]
 early_late = run.settle("C4")
+
+
+def early_minus_late(name, without=None):
+    """Points lost, first half of the layers minus second half, as a reader is told them."""
+    half = layers // 2
+    halves = range(half), range(layers - half, layers)
+    early, late = ([f"{name}@{layer}" for layer in part if layer != without] for part in halves)
+    if not (early and late):
+        return "not to be told from so few layers"
+    d = curves.contrast(
+        guesses[[*curves.KEYS, *early, *late]],
+        lambda at: np.mean([at[p] for p in late], axis=0) - np.mean([at[p] for p in early], axis=0),
+    )
+    return f"{100 * d.diff:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+
+
+# %%
 Markdown(
     f"The dearest layer is {off.idxmax()} ({100 * off.max():.1f} points), the cheapest "
     f"{off.idxmin()} ({100 * off.min():.1f}). First half minus second half: "
     f"{100 * early_late.diff:+.1f} points, 95 % interval {100 * early_late.low:+.1f} to "
     f"{100 * early_late.high:+.1f}. Verdict on C4 here: **{run.verdict('C4', early_late)}**. "
-    f"The two last layers alone: {100 * off.iloc[-2:].mean():.1f} points on average. What this does "
-    "not show is what a little training would restore."
+    f"The two last layers alone: {100 * off.iloc[-2:].mean():.1f} points on average. How much of this "
+    f"is one layer? Without layer {off.idxmax()}, early minus late is "
+    f"{early_minus_late('off', off.idxmax())}; with constant attention in place of silence, "
+    f"{early_minus_late('constant')}. What this does not show is what a little training would restore."
 )
 
 # %% [markdown]
