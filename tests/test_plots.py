@@ -452,6 +452,24 @@ def test_differences_are_drawn_in_points():
     assert "points" in ax.get_xlabel()
 
 
+def test_a_difference_far_off_is_an_arrow_and_does_not_squeeze_the_others():
+    rows = [("student-kd", 0.01), ("heads-random-30", -0.02), ("student-hard", -0.2)]
+    contrasts = pd.DataFrame(rows, columns=["variant", "diff"]).assign(baseline="teacher")
+    contrasts = contrasts.assign(
+        diff_low=contrasts["diff"] - 0.01, diff_high=contrasts["diff"] + 0.01
+    )
+    (ax,) = plots.differences(contrasts, title="Differences").axes
+    low, high = ax.get_xlim()
+    assert -4 < low < -3 < 2 < high < 3
+    assert [text.get_text() for text in ax.texts] == ["−20.0 [−21.0, −19.0]"]
+    (fixed,) = plots.differences(contrasts, title="Differences", xlim=(-25, 5)).axes
+    assert not fixed.texts
+    near = contrasts.assign(diff_high=[0.02, 0.0, 0.01])  # one that reaches back among the others
+    (whole,) = plots.differences(near, title="Differences").axes
+    assert whole.get_xlim()[0] < -21
+    assert not whole.texts
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("draw", [plots.pareto, plots.speedups])
 def test_labels_of_points_do_not_overlap(pooled, draw, seed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,15 +80,20 @@ def differences(
     Columns: variant, diff, diff_low, diff_high (fractions); optional baseline (named under the
     variant), label (instead of both), margin (a fraction, drawn as a tick where it is not 0),
     claimed (a fraction, the effect that somebody named).
-    Figures to be compared with each other have one `xlim`, in points.
+    Figures to be compared with each other have one `xlim`, in points. Without it, a difference many
+    times as large as most is an arrow at the edge with its numbers: else no other could be read.
     """
     figure, (ax,) = panels(1, title, height=1.6 + 0.42 * len(contrasts))
     ax.axvline(0, color="#444", linewidth=1.2, zorder=1)
     names = []
+    far = _off_the_scale(contrasts) if xlim is None else np.zeros(len(contrasts), dtype=bool)
     for row, line in enumerate(contrasts.itertuples()):
         colour = COLOURS[family(line.variant)]
-        ax.plot([100 * line.diff_low, 100 * line.diff_high], [row, row], color=colour)
-        ax.plot(100 * line.diff, row, "o", color=colour, markersize=7)
+        if far[row]:
+            _arrow(ax, row, line, colour)
+        else:
+            ax.plot([100 * line.diff_low, 100 * line.diff_high], [row, row], color=colour)
+            ax.plot(100 * line.diff, row, "o", color=colour, markersize=7)
         margin = getattr(line, "margin", 0)
         if margin and not pd.isna(margin):
             ax.plot([100 * margin] * 2, [row - 0.38, row + 0.38], color="#444", linestyle=":")
@@ -107,6 +113,25 @@ def differences(
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
     family_legend(figure, contrasts["variant"])
     return figure
+
+
+def _off_the_scale(contrasts: pd.DataFrame) -> np.ndarray:
+    """Which intervals lie beyond four times what most reach to either side, (rows,)."""
+    low, high = contrasts["diff_low"].to_numpy(), contrasts["diff_high"].to_numpy()
+    reach = 4 * np.median(np.maximum(np.abs(low), np.abs(high)))
+    return (low > reach) | (high < -reach)
+
+
+def _arrow(ax: Axes, row: int, line: Any, colour: str) -> None:
+    """A difference off the scale: an arrow at the edge, and its numbers."""
+    right = line.diff > 0
+    place = {"transform": ax.get_yaxis_transform(), "color": colour}
+    ax.plot(0.98 if right else 0.02, row, ">" if right else "<", markersize=9, **place)
+    numbers = (100 * value for value in (line.diff, line.diff_low, line.diff_high))
+    told = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*numbers).replace("-", "−")
+    ax.text(
+        *(0.95 if right else 0.05, row, told), ha="right" if right else "left", va="center", **place
+    )
 
 
 @style()
