@@ -65,7 +65,7 @@ from IPython.display import Markdown
 from scipy.stats import spearmanr
 from torch import nn
 
-from headcount import chapter, curves, models, plots, prune, records, stats, train
+from headcount import chapter, claims, curves, models, plots, prune, records, stats, train
 from headcount.errors import InputError
 from headcount.prune import SCORES, patterns, roles
 
@@ -347,15 +347,13 @@ early_late = run.settle("C4")
 
 
 def early_minus_late(name, without=None):
-    """Points lost, first half of the layers minus second half, as a reader is told them."""
-    half = layers // 2
-    halves = range(half), range(layers - half, layers)
-    early, late = ([f"{name}@{layer}" for layer in part if layer != without] for part in halves)
-    if not (early and late):
+    """C4's difference by another treatment of the layers, or without one of them, for a reader."""
+    if without is not None and layers < 4:
         return "not to be told from so few layers"
+    asked = [point for point in guesses if point.startswith(f"{name}@")]
     d = curves.contrast(
-        guesses[[*curves.KEYS, *early, *late]],
-        lambda at: np.mean([at[p] for p in late], axis=0) - np.mean([at[p] for p in early], axis=0),
+        guesses[[*curves.KEYS, *asked]],
+        lambda at: claims.early_minus_late(at, name, without),
     )
     return f"{100 * d.diff:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
 

@@ -84,6 +84,13 @@ def test_losses_of_early_layers_are_set_against_late_ones(folder):
     assert table.loc["C4", "verdict"] == "supported"  # below 0: early ones are missed less
 
 
+def test_a_series_of_layers_is_asked_without_one_of_them():
+    scores = [0.9, 0.8, 0.7, 0.6, 0.1]  # the middle one of five is in neither half
+    points = {f"constant@{layer}": score for layer, score in enumerate(scores)} | {"off@0": 0.0}
+    assert claims.early_minus_late(points, "constant") == pytest.approx(0.35 - 0.85)
+    assert claims.early_minus_late(points, "constant", 4) == pytest.approx(0.6 - 0.85)
+
+
 def test_the_cliff_is_where_two_points_are_lost_against_the_control(tmp_path):
     falls = {
         "steps": {20: 0.1, 40: 0.1, 60: 0.1, 80: 0.3},

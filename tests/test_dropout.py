@@ -85,3 +85,10 @@ def test_a_failing_training_leaves_pytorchs_dropout_in_place():
     with pytest.raises(RuntimeError), quick_dropout(model):
         raise RuntimeError
     assert F.dropout is before
+
+
+def test_elsewhere_than_on_the_cpu_nothing_changes():
+    model = models.student(100, layers=1, hidden=8, heads=2, ffn=16, seed=0).to("meta")
+    before = F.dropout, model.config._attn_implementation
+    with quick_dropout(model):
+        assert (F.dropout, model.config._attn_implementation) == before

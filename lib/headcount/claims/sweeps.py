@@ -43,11 +43,19 @@ def at(points: Points, name: str, percents: Sequence[int]) -> np.ndarray:
     return _over_draws(np.stack(heights)) if name == "random" else heights[0]
 
 
-def early_minus_late(points: Points) -> np.ndarray:
-    """Macro-F1 lost without the heads of a layer: first half of the layers minus second half."""
-    scores = _layers(points)
-    half = len(scores) // 2
-    return scores[-half:].mean(0) - scores[:half].mean(0)
+def early_minus_late(points: Points, series: str = "off", without: int | None = None) -> np.ndarray:
+    """Macro-F1 lost by what a series does to a layer: first half of the layers minus second half.
+
+    The points are `{series}@{layer}`; `off` silences a layer's heads. The layer `without` does not
+    count; each half needs another.
+    """
+    layers = sorted(int(p.partition("@")[2]) for p in points if p.startswith(f"{series}@"))
+    half = len(layers) // 2
+    early, late = (
+        np.mean([points[f"{series}@{layer}"] for layer in part if layer != without], axis=0)
+        for part in (layers[:half], layers[-half:])
+    )
+    return late - early
 
 
 def deferral(points: Points) -> np.ndarray:
@@ -83,9 +91,3 @@ def _over_draws(values: np.ndarray) -> np.ndarray:
     k, n = values.shape
     times = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), size=n).T
     return (times * values).sum(0) / k
-
-
-def _layers(points: Points) -> np.ndarray:
-    """Macro-F1 without each layer's heads, (layers, ...)."""
-    names = sorted((p for p in points if p.startswith("off@")), key=lambda p: int(p[4:]))
-    return np.stack([points[name] for name in names])

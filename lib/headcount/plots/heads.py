@@ -32,6 +32,7 @@ from headcount.plots.style import (
     log_ticks,
     panels,
     shades,
+    signed,
     style,
 )
 
@@ -160,7 +161,7 @@ def agreement(correlations: pd.DataFrame, *, title: str) -> Figure:
 
     Index and columns: the criteria, in the same order.
     """
-    text = correlations.map(lambda value: "" if pd.isna(value) else _signed(value, "z.2f"))
+    text = correlations.map(lambda value: "" if pd.isna(value) else signed(value, "z.2f"))
     figure, (ax,) = panels(1, title, height=1.9 + 0.42 * len(correlations))
     sns.heatmap(
         correlations, annot=text, fmt="", cmap="RdBu", vmin=-1, vmax=1, ax=ax, linewidths=1.5,
@@ -196,7 +197,7 @@ def rank_scatter(points: pd.DataFrame, *, title: str) -> Figure:
         drawn = ax.scatter(
             some["rank"], some["rise"], c=some["layer"], cmap=colours, norm=norm, s=16, linewidths=0
         )
-        rho = _signed(some["rho"].iloc[0], "z.2f")
+        rho = signed(some["rho"].iloc[0], "z.2f")
         ax.set_title(f"{name}\nρ = {rho}", fontsize=10, pad=4)
         if index + 4 >= len(criteria):
             ax.tick_params(labelbottom=True)
@@ -208,7 +209,7 @@ def rank_scatter(points: pd.DataFrame, *, title: str) -> Figure:
     ticks = sorted(log_ticks(unit, max(points["rise"].max(), 2 * unit))[::-2])
     below = [-tick for tick in ticks if -tick >= points["rise"].min()]
     axes[0].yaxis.set_major_locator(FixedLocator([*below, 0, *ticks]))
-    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda rise, _: _signed(rise, "g")))
+    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda rise, _: signed(rise, "g")))
     axes[0].yaxis.set_minor_locator(NullLocator())
     axes[0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
     figure.supylabel("rise in cross-entropy when left out (asinh scale)", fontsize=10.5)
@@ -352,7 +353,3 @@ def _mark_knees(
             ha="left" if top else "right", va="bottom" if top else "top", **look,
         )  # fmt: skip
         note.set_path_effects([withStroke(linewidth=2.5, foreground="#ffffffcc")])
-
-
-def _signed(value: float, form: str) -> str:
-    return format(value, form).replace("-", "−")

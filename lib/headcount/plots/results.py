@@ -27,6 +27,7 @@ from headcount.plots.style import (
     log_ticks,
     panels,
     rows,
+    signed,
     style,
 )
 
@@ -110,7 +111,9 @@ def differences(
     note = "".join(f"; {sign}" for name, sign in signs.items() if drawn[name])
     told = xlabel or f"difference in macro-F1, points (95 % paired interval{note})"
     ax.set_xlabel(told, loc="right")  # names to the left leave less room than it may need
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: signed(value, "+g") if value else "0")
+    )
     family_legend(figure, contrasts["variant"])
     return figure
 
@@ -127,10 +130,14 @@ def _arrow(ax: Axes, row: int, line: Any, colour: str) -> None:
     right = line.diff > 0
     place = {"transform": ax.get_yaxis_transform(), "color": colour}
     ax.plot(0.98 if right else 0.02, row, ">" if right else "<", markersize=9, **place)
-    numbers = (100 * value for value in (line.diff, line.diff_low, line.diff_high))
-    told = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*numbers).replace("-", "−")
+    diff, low, high = (
+        signed(100 * value, "+.1f") for value in (line.diff, line.diff_low, line.diff_high)
+    )
     ax.text(
-        *(0.95 if right else 0.05, row, told), ha="right" if right else "left", va="center", **place
+        *(0.95 if right else 0.05, row, f"{diff} [{low}, {high}]"),
+        ha="right" if right else "left",
+        va="center",
+        **place,
     )
 
 
@@ -265,10 +272,6 @@ def _floor(pooled: pd.DataFrame) -> float:
         return 0.0
     span = models["ci_high"].max() - models["ci_low"].min()
     return models["ci_low"].min() - max(span, 0.02)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+g}".replace("-", "−") if value else "0"
 
 
 def _place_labels(

@@ -158,6 +158,11 @@ def rows(ax: Axes, names: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
+def signed(value: float, form: str) -> str:
+    """``value`` in a format, with a minus sign as long as a plus sign."""
+    return format(value, form).replace("-", "−")
+
+
 def log_ticks(low: float, high: float) -> np.ndarray:
     """Round numbers between `low` and `high`: from the coarsest grid that has three of them."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
