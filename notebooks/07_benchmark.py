@@ -93,6 +93,7 @@ passed_over = [
     "heads-entropy-reversed-*",
     "heads-gradient-*",
     # Taught in other ways, and of the same shape as `student-hard` and `student-hard-init`.
+    "student-hard-scratch*",
     "student-smooth*",
     "student-shuffled*",
     "student-kd-no-t2*",
