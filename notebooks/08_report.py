@@ -236,8 +236,9 @@ Markdown(report.markdown(compared) if len(compared) else "Neither has run yet.")
 # ## What is left: bytes, parameters, heads
 #
 # Megabytes are those of the model file that would be shipped, in millions of bytes; MACs are
-# multiply-accumulate operations for a sentence of mean length. Both are of fold 0's models, which
-# are the ones that would be shipped. A zero is no saving: it is stored and multiplied like any
+# multiply-accumulate operations for a sentence of mean length, all layers whole (files in ONNX compute
+# their last one for the first token alone). Both are of fold 0's models, which are the ones that would
+# be shipped. A zero is no saving: it is stored and multiplied like any
 # other number.
 
 # %%
@@ -279,13 +280,17 @@ Markdown(below)
 # %% [markdown]
 # ## What it costs to run
 #
-# One sentence at a time, at its own length, unless the column says otherwise. Models took turns in
-# one process on one machine. Ratios travel between machines, roughly; milliseconds do not.
+# One sentence at a time, at its own length, unless the column says otherwise; the same threads for
+# all. Models took turns in one process on one machine. Ratios travel between machines, roughly;
+# milliseconds do not.
 
 # %%
 measures = records.measures(run.work)
 if len(measures):
     display(Markdown(report.markdown(report.latencies(measures, results))))
+    where = measures.iloc[0]
+    flags = ", ".join(where["cpu_flags"])
+    display(Markdown(f"Processor: {where['cpu']} ({flags}); threads: {where['threads']}."))
 
 # %%
 costed = pooled.merge(measures, on="variant")

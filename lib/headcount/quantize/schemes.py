@@ -37,8 +37,8 @@ class Scheme:
         linear: of the weights of linear layers; None leaves them in FP32.
         embedding: of embedding tables; None leaves them in FP32.
         activations: of the inputs of those linear layers. ``dynamic``: 8 bits asymmetric, in a
-            range taken from each sentence in each forward pass, where the file computes it. ``static``: 8 bits symmetric, in a
-            range learned in training.
+            range taken from each sentence in each forward pass, as the file takes it.
+            ``static``: 8 bits symmetric, in a range learned in training.
         momentum: of static ranges: the share of the old range that a training step keeps.
         noise: share of the weights that a forward pass quantises in training; in evaluation all.
         bits: by module, bits of its weights where they are not the grid's; the innermost counts.
