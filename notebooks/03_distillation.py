@@ -18,11 +18,12 @@
 # expensive. It never trained the same student on the labels alone, nor from better initial weights,
 # and the term that was to teach attention made up about two ten-thousandths of its loss. So it cannot
 # say what was expensive: the smaller network, the random start, or the teacher's advice. This
-# chapter takes them apart.
+# chapter takes them apart, one at a time.
 #
 # | taught by | from random weights | from the teacher's layers |
 # |---|---|---|
 # | labels | `student-hard` | `student-hard-init` |
+# | labels, in the right-hand column's network | `student-hard-scratch` | |
 # | labels, smoothed | `student-smooth` | `student-smooth-init` |
 # | labels and teacher | `student-kd` | `student-kd-init` |
 # | labels and the teacher's answer to *another* sentence | `student-shuffled` | `student-shuffled-init` |
@@ -62,7 +63,8 @@
 #   `student-tiny`, two layers, **within three**.
 #
 # Within a column all students have the same initial weights, the same batches in the same order, the
-# same number of steps and the same schedule, the last line apart; only the loss differs.
+# same number of steps and the same schedule, the last line apart; only the loss differs. Between the
+# columns stands `student-hard-scratch`: the shape of the right one, trained like the left one.
 
 # %% tags=["colab", "not-in-report"]
 # On Colab: clone the study and install what Colab lacks; its torch stays. Elsewhere: nothing.
@@ -95,7 +97,7 @@ import torch.nn.functional as F
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from headcount import chapter, data, distill, models, plots, stats, train
+from headcount import chapter, claims, data, distill, models, plots, stats, train
 from headcount.chapter import in_points, within
 from headcount.errors import InputError
 from headcount.parameters import check_names, known
@@ -112,6 +114,7 @@ threads = 2
 # Studied
 students = [
     "student-hard",
+    "student-hard-scratch",
     "student-smooth",
     "student-kd",
     "student-shuffled",
@@ -150,15 +153,16 @@ loss_share = 0.3  # of each layer loss in the beginning, where its weight is not
 hidden_weight = 0.0
 attention_weight = 0.0
 embedding_weight = 0.0
-best_temperature = 4.0
 transfer_sentences = 5000  # of the mixed text
 small_start = "even"
+small_temperature = 4.0
 small_objective = "kd"  # or "hard": the labels alone
 small_epochs = 6
 small_transfer = "none"  # unlabelled text: "domain" or "mixed"
 small_hidden_weight = 0.0
 small_attention_weight = 0.0
 tiny_start = "even"
+tiny_temperature = 4.0
 tiny_objective = "kd"
 tiny_epochs = 6
 tiny_transfer = "none"
@@ -258,11 +262,19 @@ def initialised_student():
     return models.student_from_layers(teacher, kept)
 
 
+def scratch_student():
+    """The shape of `initialised_student`, random weights."""
+    c = teacher.config
+    shape = (init_layers, c.hidden_size, c.num_attention_heads, c.intermediate_size)
+    return models.student(vocabulary, *shape, seed=run.seed).to(run.device)
+
+
 pd.DataFrame(
     {
         "teacher": models.sizes(teacher),
         "from random weights": models.sizes(random_student()),
         f"from layers {', '.join(map(str, kept))}": models.sizes(initialised_student()),
+        "the same, random": models.sizes(scratch_student()),
     }
 ).drop(index="nonzero_params").map("{:,}".format)
 
@@ -316,11 +328,12 @@ for name, loss in label_losses.items():
     plans[f"student-{name}"] = (random_student, from_random, loss)
     plans[f"student-{name}-init"] = (initialised_student, from_layers, loss)
 by_labels = list(plans)
+plans["student-hard-scratch"] = (scratch_student, from_random, label_losses["hard"])
 plans["student-kd-no-t2"] = (random_student, from_random, replace(kd, squared=False))
 
 # %% [markdown]
 # Those with layer losses need the teacher's side of them, which is kept on disk while they train. A
-# map upside down has the weights of the map in order: it is the map that is on trial.
+# map upside down has the weights of the map in order, which were tuned for that one.
 
 
 # %%
@@ -365,7 +378,7 @@ def best_recipe(size, depth):
     frame, answers = run.with_transfer(
         parts.train, teacher_logits, teacher, text, tuned["transfer_sentences"]
     )
-    soft = replace(kd, teacher_logits=answers, temperature=tuned["best_temperature"])
+    soft = replace(kd, teacher_logits=answers, temperature=tuned[f"{size}_temperature"])
     losses = {"kd": soft, "hard": distill.HardLabels()}
     loss = losses[known(taught, losses, f"unknown {size}_objective")]
     weights = [tuned[f"{size}_{term}_weight"] for term in ("hidden", "attention")]
@@ -483,7 +496,11 @@ Markdown(f"Switched off in effect, by the median over the training: {', '.join(o
 # ## What teaching costs
 
 # %%
-per_step = {name: 1000 * f.seconds / f.steps for name, f in fitted.items()}
+# The median epoch: whatever else a machine does, it seldom does for half of a training.
+per_step = {
+    name: 1000 * f.history["epoch_seconds"].median() * f.history["epoch"].max() / f.steps
+    for name, f in fitted.items()
+}
 costs = pd.DataFrame(
     {
         "steps": {n: f.steps for n, f in fitted.items()},
@@ -508,8 +525,8 @@ Markdown(
     + ", ".join(f"{ratio:.2f} times as long (`{name}`)" for name, ratio in dearer.items())
     + ". That leaves out what the teacher computes for one student before it trains, its states for "
     f"layer losses or its answers to more text: {max(prepared.values()):.1f} s and "
-    f"{max(kept_mb.values(), default=0):,.0f} MB of disk at most. Whatever else the machine did is in "
-    "these times."
+    f"{max(kept_mb.values(), default=0):,.0f} MB of disk at most. Times of a step are those of the "
+    "median epoch."
 )
 
 # %% [markdown]
@@ -526,26 +543,11 @@ run.figure(
 )
 
 # %%
-questions = [
-    ("student-kd", "student-hard", "soft labels, random weights"),
-    ("student-kd-init", "student-hard-init", "soft labels, teacher's layers"),
-    ("student-smooth", "student-hard", "smoothed labels, random weights"),
-    ("student-smooth-init", "student-hard-init", "smoothed labels, teacher's layers"),
-    ("student-kd", "student-shuffled", "this sentence's advice, random weights"),
-    ("student-kd-init", "student-shuffled-init", "this sentence's advice, teacher's layers"),
-    ("student-kd", "student-kd-no-t2", "T squared"),
-    ("student-intermediate", "student-kd", "layer losses, the seed study's"),
-    ("student-tinybert", "student-kd", "layer losses, TinyBERT's"),
-    ("student-intermediate-tuned", "student-kd", "layer losses, tuned"),
-    ("student-intermediate-tuned", "student-map-reversed", "layers mapped in order"),
-    ("student-hard-init", "student-hard", "the teacher's layers, hard labels"),
-    ("student-small", "student-kd-init", "best recipe, against soft labels"),
-    ("student-small", "student-hard-init", "best recipe, against hard labels"),
-    ("student-kd-init", "teacher", "student-kd-init against the teacher"),
-    ("student-small", "teacher", "student-small against the teacher"),
-    ("student-tiny", "teacher", "student-tiny against the teacher"),
-]
-asked = {(v, b): label for v, b, label in questions if {v, b} <= {*students, "teacher"}}
+asked = {
+    (variant, baseline): differs
+    for variant, baseline, differs in claims.TEACHING
+    if {variant, baseline} <= {*students, "teacher"}
+}
 contrasts = chapter.contrast_table({pair: run.contrast(*pair) for pair in asked})
 contrasts.insert(0, "label", [*asked.values()])
 run.table(contrasts, "contrasts")
@@ -558,10 +560,11 @@ run.figure(
 
 # %% [markdown]
 # What to compare: the line of the teacher's layers with all lines above it. What the figure does not
-# show: `student-hard-init` differs from `student-hard` in its shape, steps and learning rate besides
-# its initial weights, because each has a recipe of its own. In the lines above it the loss alone
-# differs. The best recipe is compared with students of as many layers; it may have others of the
-# teacher's, more steps and more text.
+# show: `student-hard-init` differs from `student-hard-scratch` in steps and learning rate besides its
+# initial weights, because pretrained weights and random ones want different ones. In the lines from
+# the first to the layer losses the loss alone differs, in the one of another shape the network alone.
+# The best recipe is compared with students of as many layers; it may have others of the teacher's,
+# more steps and more text.
 
 # %%
 verdicts = run.verdicts(["C6", "C7", "C8", "C9"])
@@ -584,6 +587,8 @@ Markdown(
         if any(tuned[f"{term}_weight"] for term in ("hidden", "attention"))
         else "The weights of `student-intermediate-tuned` are balanced, not tuned. "
     )
+    + "C9 is pushed the other way: `student-map-reversed` has the weights that were found for the map in "
+    "order, and none of its own. "
     + "Every student was trained once, and these intervals do not hold what another seed would change; "
     "chapter 3b has a look at that, too."
 )
@@ -619,14 +624,20 @@ agreement.round(3)
 # %%
 lines = []
 for end, name in (("", "random weights"), ("-init", "the teacher's layers")):
-    repeats = [
-        (logits[f"student-{taught}{end}"].argmax(1) == teacher_guesses)[missed].astype(int)
-        for taught in ("kd", "hard")
-    ]
-    test = stats.mcnemar(np.ones(missed.sum(), int), *repeats)
+    repeats = {
+        taught: (logits[f"student-{taught}{end}"].argmax(1) == teacher_guesses)[missed].astype(int)
+        for taught in ("kd", "hard", "shuffled")
+        if f"student-{taught}{end}" in logits
+    }
+    controls = []
+    for taught, told_by in {"hard": "on labels alone", "shuffled": "on shuffled advice"}.items():
+        if taught in repeats:
+            test = stats.mcnemar(np.ones(missed.sum(), int), repeats["kd"], repeats[taught])
+            count = repeats[taught].sum()
+            controls.append(f"the one {told_by} {count} (McNemar p = {test.p:.2f})")
     lines.append(
         f"* From {name}: of the teacher's {missed.sum()} errors the distilled student repeats "
-        f"{repeats[0].sum()}, the one on labels alone {repeats[1].sum()} (McNemar p = {test.p:.2f})."
+        f"{repeats['kd'].sum()}, {', '.join(controls)}."
     )
 Markdown("\n".join(lines))
 
@@ -716,6 +727,15 @@ def told(variant, against):
 
 
 small = run.record(best)
+advice = [f"student-{name}{end}" for end in ends for name in ("kd", "shuffled")]
+control = ""
+if {*advice} <= {*students}:
+    control = (
+        " Its advice on this very sentence instead of another one, at equal softness: "
+        f"{told(*advice[:2])} and {told(*advice[2:])}."
+    )
+start = "student-hard-scratch" if "student-hard-scratch" in students else "student-hard"
+unlike = "" if start == "student-hard-scratch" else "shape, "
 plainly = ""
 if best == "student-small":
     plainly = (
@@ -726,8 +746,9 @@ if best == "student-small":
 Markdown(
     "On this fold, soft labels instead of hard ones change a student with random weights by "
     f"{told('student-kd', 'student-hard')}, and one made of the teacher's layers by "
-    f"{told('student-kd-init', 'student-hard-init')}. The teacher's layers instead of random weights "
-    f"change it by {told('student-hard-init', 'student-hard')}. `{best}` has "
+    f"{told('student-kd-init', 'student-hard-init')}.{control} The teacher's layers instead of random "
+    f"weights, each with its own {unlike}steps and learning rate, are worth "
+    f"{told('student-hard-init', start)} on labels alone. `{best}` has "
     f"{small.params / baseline.params:.0%} of its teacher's parameters and differs from it by "
     f"{told(best, 'teacher')}.{plainly} All {len(students)} trainings took "
     f"{sum(f.seconds for f in fitted.values()) / 60:.0f} minutes."

@@ -23,7 +23,7 @@
 # | | |
 # |---|---|
 # | reads | sentences of chapter 1, the recipe of chapter 2's teacher |
-# | writes | the table of chosen parameters that chapter 3 of every fold reads; one sweep; no model |
+# | writes | the table of chosen parameters that chapter 3 of every fold reads; two sweeps of answers; no model |
 # | takes | a training an arm, on fold 0 alone; the answer counts them; it may run beside other jobs, so its seconds are rough |
 
 # %% [markdown] tags=["colab", "not-in-report"]
@@ -431,7 +431,12 @@ def on(arm, asked):
     return len(found) == asked and found.min() >= 0.01
 
 
-able = [arm for arm, made in weighted.items() if on(arm, 3 if made.kind == "tinybert" else 2)]
+def terms_of(objective):
+    """How many layer losses an objective has; TinyBERT's has one for the embeddings."""
+    return 3 if objective.kind == "tinybert" else 2
+
+
+able = [arm for arm, made in weighted.items() if on(arm, terms_of(made))]
 chosen_losses = best(able or weighted)
 objective, least = weighted[chosen_losses], distill.typical_shares(histories[chosen_losses])
 best_squared = f"squared@{best_temperature:g}"
@@ -472,9 +477,12 @@ run.figure(
 shown(by_map)
 
 # %% [markdown]
-# If a map upside down does as well as one in order, what helps is not that layers correspond.
+# If a map upside down does as well as one in order, what helps is not that layers correspond. If it
+# does worse, part of that may be the weights: they were tuned for the even map, and the others have
+# them as they are.
 
 # %%
+terms, mapped_arms = terms_of(objective), [arm for name, arm in named.items() if name != "none"]
 mapped_to = {
     name: [*distill.layer_map(name, layers, teacher_layers).values()]
     for name in ("even", *layer_maps)
@@ -482,27 +490,29 @@ mapped_to = {
 Markdown(
     f"Of {teacher_layers} layers, those that teach the student's {layers} in turn: "
     + "; ".join(f"{name} {', '.join(map(str, taught))}" for name, taught in mapped_to.items())
+    + ". With a term off: "
+    + (", ".join(f"`{arm}`" for arm in mapped_arms if not on(arm, terms)) or "none of them")
     + "."
 )
 
 # %% [markdown]
 # ## Where should a student start, and what should it read?
 #
-# For two sizes, one after the other: first where the initial layers come from. Then what teaches: the
-# labels alone, or more text, which the teacher alone labels. Two texts: what is left of the domain, or a
-# larger draw in which tweets are many; each against as many steps on the same sentences. Last the layer
-# losses on top of the best so far.
+# For two sizes, one after the other: first where the initial layers come from. Then the temperature once
+# more, for the best above was that of a student from random weights. Then what teaches: the labels
+# alone, or more text, which the teacher alone labels. Two texts: what is left of the domain, or a larger
+# draw in which tweets are many; each against as many steps on the same sentences. Last the layer losses
+# on top of the best so far.
 
 # %%
 starts = ["even", "last", "first"]
 sizes = {"small": init_layers, "tiny": tiny_layers}
-soft = replace(kd, temperature=best_temperature)
-texts, longer = {"none": (parts.train, soft)}, {}
+texts, longer = {"none": (parts.train, teacher_logits)}, {}
 for name in ("domain", "mixed") if transfer_sentences else ():
     wide, logits = run.with_transfer(parts.train, teacher_logits, teacher, name, transfer_sentences)
-    texts[name] = (wide, replace(soft, teacher_logits=logits))
+    texts[name] = (wide, logits)
     longer[name] = replace(from_layers, epochs=round(init_epochs * len(wide) / len(parts.train)))
-lines = [f"Temperature from here on: {best_temperature:g}.\n"]
+lines = []
 for name in longer:
     counts = texts[name][0]["source"][len(parts.train) :].value_counts()
     made_of = " and ".join(f"{n:,} {source}" for source, n in counts.items())
@@ -510,7 +520,7 @@ for name in longer:
         f"* `{name}`: {made_of} sentences, {init_epochs} epochs; its control has {longer[name].epochs} "
         "epochs without them."
     )
-Markdown("\n".join(lines))
+Markdown("\n".join(lines) or "No unlabelled sentences were given.")
 
 
 # %%
@@ -520,10 +530,11 @@ def cut(size, start):
     return models.student_from_layers(teacher, [*layers.values()])
 
 
-def lesson(taught, text):
+def lesson(size, taught, text):
     """The sentences to read and the loss on a student's answers: `kd`, or `hard` for labels alone."""
-    frame, loss = texts[text]
-    return frame, loss if taught == "kd" else distill.HardLabels()
+    frame, logits = texts[text]
+    soft = replace(kd, teacher_logits=logits, temperature=chosen_temperature[size])
+    return frame, soft if taught == "kd" else distill.HardLabels()
 
 
 # %% [markdown]
@@ -531,13 +542,14 @@ def lesson(taught, text):
 # one; if the best that the teacher taught has taken more, they get as many in a second arm.
 
 # %%
-chosen_start, candidates, there = {}, {}, {}
+chosen_start, chosen_temperature, at_temperatures = {}, {}, {}
+candidates, there = {}, {}
 outside = run.elsewhere()
 
 
 def at_size(size, arm, taught, recipe, text):
     """Train one arm from the chosen layers; where texts are compared, ask it out of domain, too."""
-    frame, loss = lesson(taught, text)
+    frame, loss = lesson(size, taught, text)
     model = tried(arm, cut(size, chosen_start[size]), recipe, loss, frame)
     candidates[size][arm] = (taught, recipe, text)
     if longer:
@@ -546,9 +558,17 @@ def at_size(size, arm, taught, recipe, text):
 
 for size in sizes:
     for name in starts:
-        tried(f"{size}-{name}", cut(size, name), from_layers, soft)
+        tried(f"{size}-{name}", cut(size, name), from_layers, kd)
     first = best([f"{size}-{name}" for name in starts])
     chosen_start[size] = first.removeprefix(f"{size}-")
+    at_temperatures[size] = {first: temperature}
+    for T in temperatures:
+        if temperature != T:
+            arm, warmer = f"{first}@{T:g}", replace(kd, temperature=T)
+            tried(arm, cut(size, chosen_start[size]), from_layers, warmer)
+            at_temperatures[size][arm] = T
+    first = best(at_temperatures[size])
+    chosen_temperature[size] = at_temperatures[size][first]
     candidates[size] = {first: ("kd", from_layers, "none")}
     for name, recipe in longer.items():
         at_size(size, f"{size}-{name}-steps", "kd", recipe, "none")
@@ -569,7 +589,7 @@ recipes, so_far = {}, {}
 for size, arms in candidates.items():
     so_far[size], arm = best(arms), f"{size}-layers"
     taught, recipe, text = arms[so_far[size]]
-    frame, loss = lesson(taught, text)
+    frame, loss = lesson(size, taught, text)
     layer_map, kind = distill.layer_map("even", sizes[size], teacher_layers), objective.kind
     with run.states(teacher, frame, layer_map.values(), kind) as states:
         equal = distill.LayerLosses(
@@ -579,8 +599,11 @@ for size, arms in candidates.items():
         layered = run.balanced(equal, start, frame, share_of[chosen_losses])
         tried(arm, cut(size, chosen_start[size]), recipe, layered, frame)
     wins = on(arm, 2) and best([so_far[size], arm]) == arm
-    recipes[size] = {"start": chosen_start[size], "objective": taught, "epochs": recipe.epochs}
-    recipes[size] |= {
+    recipes[size] = {
+        "start": chosen_start[size],
+        "temperature": chosen_temperature[size],
+        "objective": taught,
+        "epochs": recipe.epochs,
         "transfer": text,
         "hidden_weight": layered.hidden_weight if wins else 0.0,
         "attention_weight": layered.attention_weight if wins else 0.0,
@@ -592,9 +615,9 @@ by_recipe = pd.concat([standings(arms) for arms in of_size.values()], ignore_ind
 run.table(by_recipe, "recipes")
 drawn = pd.concat([standings(["teacher"]), by_recipe], ignore_index=True)
 run.figure(
-    plots.scores(drawn, title="Starts, text, losses", reference="teacher", part=TUNE_PART),
+    plots.scores(drawn, title="Starts, T, text, losses", reference="teacher", part=TUNE_PART),
     "recipes",
-    "Macro-F1 on the tune part of students of two sizes by initial layers, text and losses",
+    "Macro-F1 on the tune part of students of two sizes by initial layers, temperature, text and losses",
     drawn,
 )
 for arms in of_size.values():
@@ -629,7 +652,8 @@ Markdown("\n".join(lines) or "No unlabelled sentences were given.")
 # choose nothing here:
 
 # %%
-first = f"small-{chosen_start['small']}"
+first = next(iter(candidates["small"]))
+_, soft = lesson("small", "kd", "none")
 others = [run.at(run.seed + number) for number in range(1, 1 + more_seeds)]
 for at in others:
     tried(squared, random_student(at.seed), replace(from_random, seed=at.seed), kd, at=at)
@@ -666,7 +690,7 @@ chosen = {
     "attention_weight": objective.attention_weight,
     "embedding_weight": objective.embedding_weight,
 }
-chosen |= {"best_temperature": best_temperature, "transfer_sentences": transfer_sentences}
+chosen["transfer_sentences"] = transfer_sentences
 chosen |= {f"{size}_{name}": v for size, recipe in recipes.items() for name, v in recipe.items()}
 table = pd.DataFrame({"parameter": chosen.keys(), "value": map(json.dumps, chosen.values())})
 run.table(table, "chosen")
@@ -678,13 +702,14 @@ table
 
 # %%
 knobs = {
-    "temperature": [f"squared@{T:g}" for T in temperatures],
-    "layer losses": [squared, *weighted],
-    "layer map": [arm for name, arm in named.items() if name != "none"],
+    "temperature, random weights": [f"squared@{T:g}" for T in temperatures],
+    "layer losses, random weights": [squared, *weighted],
+    "layer map, random weights": mapped_arms,
 }
 for size in sizes:
     knobs[f"layers to start from, {size}"] = [f"{size}-{name}" for name in starts]
-    knobs[f"labels or teacher, {size}"] = [f"{size}-{chosen_start[size]}", f"{size}-hard"]
+    knobs[f"temperature, {size}"] = [*at_temperatures[size]]
+    knobs[f"labels or teacher, {size}"] = [next(iter(candidates[size])), f"{size}-hard"]
     for name in longer:
         knobs[f"{name} text, {size}"] = [f"{size}-{name}-steps", f"{size}-{name}"]
     knobs[f"layer losses, {size}"] = [so_far[size], f"{size}-layers"]
@@ -719,13 +744,15 @@ Markdown(
     + "; ".join(f"{r.knob} {100 * r.diff:.1f} (`{r.best}`)" for r in effects.itertuples())
     + f" points. Clear of zero on this tune part: {'; '.join(clear) or 'none'}. "
     + (f"No setting differs: {'; '.join(alike)}. " if alike else "")
-    + "Best minus worst is flattered by the choice, the more so the more settings a knob has. All "
+    + "Best minus worst is flattered by the choice, the more so the more settings a knob has, and a "
+    "student from random weights has more room to move than one of the teacher's layers: the order "
+    "holds within a student. All "
     f"{len(seconds)} trainings of students took {sum(seconds.values()) / 60:.0f} minutes."
 )
 
 # %% [markdown]
-# A recipe found here fits this teacher and these sentences. Initial *weights* are no knob here: every
-# student of a size starts from the teacher's layers, and chapter 3 has the same student from random ones.
+# A recipe found here fits this teacher and these sentences. Initial *weights* are no knob here: both
+# sizes start from the teacher's layers. Chapter 3 has a student of the same shape from random weights.
 #
 # **Next:** chapter 4 takes the students to eight bits.
 

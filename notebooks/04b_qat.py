@@ -35,7 +35,7 @@
 # |---|---|
 # | reads | sentences of chapter 1, the teacher of chapter 2, a student of chapter 3 (`student-small`) |
 # | writes | the records of the table, and deployable folders |
-# | takes | five trainings of a few epochs, on fold 0 four more; some ten minutes a fold on 2 cores |
+# | takes | five trainings of a few epochs, on fold 0 six more; some ten minutes a fold on 2 cores |
 
 # %% [markdown] tags=["colab", "not-in-report"]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/-owner-/headcount/blob/main/reports/minilm/notebooks/fold0/04b_qat.ipynb)
@@ -82,7 +82,19 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from headcount import bench, chapter, data, distill, export, plots, prune, quantize, stats, train
+from headcount import (
+    bench,
+    chapter,
+    curves,
+    data,
+    distill,
+    export,
+    plots,
+    prune,
+    quantize,
+    stats,
+    train,
+)
 from headcount.chapter import in_points, within
 from headcount.dropout import quick_dropout
 
@@ -218,6 +230,8 @@ for arm, scheme in schemes.items():
     fitted[arm] = run.fit(f"{student}-{arm}", model, recipe, objective=objective)
     trained[arm] = fitted[arm].model
     in_training[arm] = run.predict(trained[arm], parts.test)
+    if arm == "q8bert":
+        still_attached = copy.deepcopy(trained[arm])  # for ranges learned in another way
     if scheme is not None:
         quantize.settle(trained[arm])
 
@@ -258,14 +272,16 @@ Markdown(
 )
 
 # %%
-curves = pd.concat([f.history.assign(variant=arm) for arm, f in fitted.items()], ignore_index=True)
-run.table(curves, "curves")
+histories = pd.concat(
+    [f.history.assign(variant=arm) for arm, f in fitted.items()], ignore_index=True
+)
+run.table(histories, "curves")
 run.figure(
-    plots.learning_curve(curves, title="Trained while rounded"),
+    plots.learning_curve(histories, title="Trained while rounded"),
     "learning-curves",
     "Training and validation loss and validation macro-F1 by epoch, of the continued student and "
     "the four that are rounded in training",
-    curves,
+    histories,
 )
 
 # %% [markdown]
@@ -283,7 +299,7 @@ run.score(
     folder=run.save(continued, trained["continued"]), baseline=student,
     fitted=fitted["continued"], config=described,
 )  # fmt: skip
-calibrated = copy.deepcopy(trained["continued"])  # for Q8BERT's control, while it is on its device
+exact_control = copy.deepcopy(trained["continued"])  # for Q8BERT's, while it is on its device
 shipped = {
     f"{continued}-int8": ("continued", "int8", continued),
     f"{student}-qat": ("qat", "int8", f"{continued}-int8"),
@@ -302,25 +318,37 @@ for variant, (arm, precision, against) in shipped.items():
 # them into a file. Its answers are simulated, its bytes computed, not counted. Its control is the
 # continued student with ranges from the same batches, in the same order and as many times over, while
 # the weights are left alone: a moving average depends on how often it was moved. One difference stays:
-# in a training, dropout sets some numbers to zero and enlarges the rest, and the ranges learned are of
-# those. The control's are learned without dropout, as the model is used.
+# in a training, dropout sets some numbers to zero and enlarges the rest, weights still move, and the
+# ranges learned are of those. The control's are learned without dropout, as the model is used. What
+# that alone makes is seen when the trained one's ranges are learned once more in the control's way.
 
 # %%
-quantize.attach(calibrated, schemes["q8bert"])
-calibrated.eval().fake_quantization.train()  # ranges move, and nothing is dropped out
 tokens, pad = run.tokenize(parts.train), run.tokenizer().pad_token_id
 order = train.LikeLengthBatches(tokens.lengths, batch_size, seed=run.seed)
-updates = 0
-with torch.no_grad():
-    for epoch in range(epochs):
-        order.set_epoch(epoch)
-        for rows in order:
-            batch = data.collate([tokens[i] for i in rows], pad)
-            distill.student_logits(calibrated, {n: t.to(run.device) for n, t in batch.items()})
-            updates += 1
-assert updates == fitted["q8bert"].steps
+
+
+def learn_ranges(model):
+    """Learn a model's ranges afresh, from the batches of a training; returns how often they moved."""
+    model.eval().fake_quantization.train()  # ranges move, and nothing is dropped out
+    model.fake_quantization.largest.zero_()
+    updates = 0
+    with torch.no_grad():
+        for epoch in range(epochs):
+            order.set_epoch(epoch)
+            for rows in order:
+                batch = data.collate([tokens[i] for i in rows], pad)
+                distill.student_logits(model, {n: t.to(run.device) for n, t in batch.items()})
+                updates += 1
+    return updates
+
+
+quantize.attach(exact_control, schemes["q8bert"])
+for model in (exact_control, still_attached):
+    updates = learn_ranges(model)
+    assert updates == fitted["q8bert"].steps
+ranges_afterwards = run.predict(still_attached, parts.test)
 static = {
-    f"{continued}-q8bert": ("continued", run.predict(calibrated, parts.test), continued),
+    f"{continued}-q8bert": ("continued", run.predict(exact_control, parts.test), continued),
     f"{student}-q8bert": ("q8bert", in_training["q8bert"], f"{continued}-q8bert"),
 }
 computed_mb = quantize.simulated_bytes(trained["q8bert"], schemes["q8bert"]) / 1e6
@@ -330,7 +358,7 @@ for variant, (arm, answers, against) in static.items():
         variant, answers, parts.test, size_mb=computed_mb, sizes=shape, baseline=against,
         fitted=fitted[arm], runtime="simulated", precision="int8", config=described,
     )  # fmt: skip
-dropout = max(m.p for m in calibrated.modules() if isinstance(m, torch.nn.Dropout))
+dropout = max(m.p for m in exact_control.modules() if isinstance(m, torch.nn.Dropout))
 print(f"by computation: {computed_mb:.2f} MB, without a graph")
 print(f"ranges moved {updates} times in each arm; dropout in training: {dropout:g}")
 
@@ -368,7 +396,9 @@ Markdown(
 # ## What came out
 
 # %%
-to_untouched = (f"{student}-qat", f"{student}-int8")  # the latter's answers are from above
+# Not recorded, but answered above: the student's INT8 file, and Q8BERT with the control's ranges.
+to_untouched = (f"{student}-qat", f"{student}-int8")
+same_ranges = (f"{student}-q8bert, ranges afterwards", f"{continued}-q8bert")
 pairs = {
     (continued, student): "more epochs, FP32",
     (f"{continued}-int8", continued): "INT8 afterwards",
@@ -376,18 +406,27 @@ pairs = {
     (f"{student}-quant-noise", f"{continued}-int8"): "Quant-Noise, against afterwards",
     (f"{continued}-q8bert", continued): "Q8BERT's arithmetic afterwards, simulated",
     (f"{student}-q8bert", f"{continued}-q8bert"): "trained for it, against afterwards",
+    same_ranges: "the same, ranges learned alike",
     (f"{continued}-int4", continued): "INT4 afterwards",
     (f"{student}-qat-int4", f"{continued}-int4"): "trained for INT4, against afterwards",
     (f"{student}-qat", continued): "trained for INT8, against FP32",
     to_untouched: "trained for INT8, against the student in INT8",
 }
-found = {pair: run.contrast(*pair) for pair in pairs if pair != to_untouched}
-found[to_untouched] = stats.paired_difference(
-    parts.test["label"],
-    logits[f"{student}-qat"].argmax(1),
-    untouched.argmax(1),
-    parts.test["group"],
-)
+unrecorded = {
+    to_untouched: (logits[f"{student}-qat"], untouched),
+    same_ranges: (ranges_afterwards, static[same_ranges[1]][1]),
+}
+
+
+def apart_by(pair):
+    """The paired difference of two models' macro-F1, from records or from answers above."""
+    if pair not in unrecorded:
+        return run.contrast(*pair)
+    guesses = (answers.argmax(1) for answers in unrecorded[pair])
+    return stats.paired_difference(parts.test["label"], *guesses, parts.test["group"])
+
+
+found = {pair: apart_by(pair) for pair in pairs}
 contrasts = chapter.contrast_table(found).assign(label=[*pairs.values()])
 run.table(contrasts, "contrasts")
 run.figure(
@@ -497,13 +536,13 @@ Markdown(
 # ## Is it the rate?
 #
 # A rate at which hardly any weight changes its level would decide the question before it is asked. On
-# fold 0 the INT4 pair is therefore trained at other rates, too, and scored on the validation part. It is
-# a look at how much hangs on the rate: nothing is chosen.
+# fold 0 the models trained for INT8 and for INT4 and their control are therefore trained at other rates,
+# too, and scored on the validation part. It is a look at how much hangs on the rate: nothing is chosen.
 
 # %%
-rows = []
+rows, as_scored = [], {"INT8": "qat", "INT4": "qat-int4"}
 for rate in sorted({learning_rate, *rates}) if run.fold == 0 else ():
-    for arm in ("continued", "qat-int4"):
+    for arm in ("continued", "qat", "qat-int4"):
         if rate == learning_rate:
             model = trained[arm]
         else:
@@ -515,19 +554,19 @@ for rate in sorted({learning_rate, *rates}) if run.fold == 0 else ():
             model = run.fit(name, model, again, objective=objective).model
             if schemes[arm] is not None:
                 quantize.settle(model)
-        with quantize.simulated(model, schemes["qat-int4"]):
-            guesses = run.predict(model, parts.validation).argmax(1)
-            loss = run.losses(model, parts.validation).mean()
-        f1 = stats.macro_f1(parts.validation["label"], guesses)
-        rows.append((arm, f"{rate:g}", changed(model), f1, loss))
-columns = [
-    "trained as",
-    "rate",
-    "levels changed, %",
-    "validation macro-F1 in INT4",
-    "cross-entropy",
-]
-by_rate = pd.DataFrame(rows, columns=columns)
+        for bits, scheme in as_scored.items():
+            if arm not in ("continued", scheme):
+                continue
+            with quantize.simulated(model, schemes[scheme]):
+                guesses = run.predict(model, parts.validation).argmax(1)
+                loss = run.losses(model, parts.validation).mean()
+            f1 = stats.macro_f1(parts.validation["label"], guesses)
+            rows.append((bits, arm, f"{rate:g}", changed(model), f1, loss))
+columns = ["scored in", "trained as", "rate", "INT4 levels changed, %"]
+columns += ["validation macro-F1", "cross-entropy"]
+by_rate = pd.DataFrame(rows, columns=columns).sort_values(
+    "scored in", ascending=False, kind="stable"
+)
 if rows:
     run.table(by_rate, "rates")
 by_rate.round(4) if rows else Markdown("This is another fold: see the notebook of fold 0.")
@@ -594,17 +633,26 @@ verdicts.round(2)
 
 
 # %%
-def recovered(lost, back):
-    """Whether at least half of what rounding lost is back, by both intervals; None if it is open."""
-    if lost.high >= 0:
-        return None  # it is not certain that anything was lost
-    return within(back, -lost.diff / 2)
+def recovered(exact, rounded, trained):
+    """Half of what rounding lost, and whether that much is back; None if it is open, by an interval.
+
+    Loss and gain share the answers that were rounded, so one paired contrast has both.
+    """
+    three = {"exact": exact, "rounded": rounded, "trained": trained}
+    guesses = parts.test[["group", "label"]].assign(**{k: g.argmax(1) for k, g in three.items()})
+    beyond = curves.contrast(
+        guesses, lambda f1: f1["trained"] - f1["rounded"] - (f1["exact"] - f1["rounded"]) / 2
+    )
+    return beyond, within(beyond, 0)
 
 
 eight = found[f"{student}-qat", f"{continued}-int8"]
 lost, back = (
     found[f"{continued}-int4", continued],
     found[f"{student}-qat-int4", f"{continued}-int4"],
+)
+beyond, half_is_back = recovered(
+    in_training["continued"], logits[f"{continued}-int4"], logits[f"{student}-qat-int4"]
 )
 least = agreement["same label, %"].min()
 dearest = costs.loc[costs["times the control's"].idxmax()]
@@ -619,7 +667,9 @@ lines = [
     ),
     chapter.told(
         "Trained for INT4", "half or more of the loss brought back",
-        f"{in_points(back)}, where rounding afterwards made {in_points(lost)}", recovered(lost, back),
+        f"{in_points(back)}, where rounding afterwards made {in_points(lost)}; more than half by "
+        f"{in_points(beyond)}",
+        half_is_back if lost.high < 0 else None,  # else nothing was seen to be lost
     ),
     chapter.told(
         "Training and file", "the same label for 99.5 % or more", f"{least:.2f} %", bool(least >= 99.5)

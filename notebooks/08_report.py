@@ -198,6 +198,17 @@ sources = report.by_source(run.work, pooled["variant"])
 Markdown(report.markdown(sources) if len(sources.columns) > 2 else "There is one source only.")
 
 # %% [markdown]
+# ## What a teacher gives
+#
+# What chapter 3 asks of its students, one thing at a time, pooled: as description, without a p. A
+# verdict above on soft labels is to be read beside the lines on smoothed labels and on another
+# sentence's advice, which soften as much and know nothing of the sentence.
+
+# %%
+taught = report.beside(run.work, results, claims.TEACHING, draws=draws)
+Markdown(report.markdown(taught) if len(taught) else "No student has been taught yet.")
+
+# %% [markdown]
 # ## What INT8 changes
 #
 # Answers of each INT8 model that differ from those of the FP32 model that it was made from, by the
@@ -210,21 +221,24 @@ changed = report.flips(run.work, results)
 Markdown(report.markdown(changed) if len(changed) else "No INT8 model has been scored yet.")
 
 # %% [markdown]
-# Two comparisons that the table of scores does not have, as description, without a p. A
+# Comparisons that the table of scores does not have, as description, without a p. A
 # `-trimmed-int8` minus the FP32 model with its whole vocabulary is what trimming and rounding cost
 # together. An `-int8` minus its `-int8-weights`, where activations stay in FP32, is what rounding
-# the activations adds.
+# the activations adds. A `-qat` minus the `-int8` of the same student is what a user gains who
+# trains on for INT8: C11 compares it with equal training in FP32 instead, and training on may harm.
 
 # %%
-compared = report.int8_contrasts(run.work, results, draws=draws)
+questions = report.int8_questions(results)
+compared = report.beside(run.work, results, questions, draws=draws)
 Markdown(report.markdown(compared) if len(compared) else "Neither has run yet.")
 
 # %% [markdown]
 # ## What is left: bytes, parameters, heads
 #
 # Megabytes are those of the model file that would be shipped, in millions of bytes; MACs are
-# multiply-accumulate operations for a sentence of mean length. Both are of fold 0's models, which
-# are the ones that would be shipped. A zero is no saving: it is stored and multiplied like any
+# multiply-accumulate operations for a sentence of mean length, all layers whole (files in ONNX compute
+# their last one for the first token alone). Both are of fold 0's models, which are the ones that would
+# be shipped. A zero is no saving: it is stored and multiplied like any
 # other number.
 
 # %%
@@ -266,13 +280,17 @@ Markdown(below)
 # %% [markdown]
 # ## What it costs to run
 #
-# One sentence at a time, at its own length, unless the column says otherwise. Models took turns in
-# one process on one machine. Ratios travel between machines, roughly; milliseconds do not.
+# One sentence at a time, at its own length, unless the column says otherwise; the same threads for
+# all. Models took turns in one process on one machine. Ratios travel between machines, roughly;
+# milliseconds do not.
 
 # %%
 measures = records.measures(run.work)
 if len(measures):
     display(Markdown(report.markdown(report.latencies(measures, results))))
+    where = measures.iloc[0]
+    flags = ", ".join(where["cpu_flags"])
+    display(Markdown(f"Processor: {where['cpu']} ({flags}); threads: {where['threads']}."))
 
 # %%
 costed = pooled.merge(measures, on="variant")

@@ -290,3 +290,11 @@ def test_sentences_of_the_domain_are_of_no_part_that_is_judged(settled, tmp_path
     for name, frame in (("sentences", labelled), ("others", others)):
         frame.to_parquet(run.artifacts / "data" / f"{name}.parquet")
     assert run.domain_texts() == ["e", "f", "u"]  # v is near a sentence of the validation part
+
+
+def test_of_several_intervals_one_may_lie_below_by_chance():
+    lows, highs = [-0.004, 0.0, 0.002], [0.01, 0.01, 0.01]
+    assert chapter.all_above(lows, highs, -0.005) is True
+    assert chapter.all_above([*lows, -0.03], [*highs, -0.02], -0.005) is None
+    assert chapter.all_above([*lows, -0.006], [*highs, 0.01], -0.005) is None
+    assert chapter.all_above([*lows, -0.03, -0.03], [*highs, -0.02, -0.01], -0.005) is False

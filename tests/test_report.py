@@ -372,14 +372,30 @@ def test_int8_is_compared_with_more_than_its_baseline(tmp_path, monkeypatch):
     monkeypatch.setitem(
         VARIANTS, "teacher-int8-weights", ("04_quantization", "teacher", 0.99, 23.0, "onnxruntime")
     )
+    for variant, baseline in {"int8": "student-small", "qat": "student-small-int8"}.items():
+        entry = ("04b_qat", baseline, 0.95, 9.9, "onnxruntime")
+        monkeypatch.setitem(VARIANTS, f"student-small-{variant}", entry)
     make_study(tmp_path)
-    shown = report.int8_contrasts(tmp_path, records.table(tmp_path), draws=200)
+    results = records.table(tmp_path)
+    shown = report.beside(tmp_path, results, report.int8_questions(results), draws=200)
     assert shown[["variant", "minus"]].to_numpy().tolist() == [
+        ["student-small-qat", "student-small-int8"],
         ["student-small-trimmed-int8", "student-small"],
         ["teacher-int8", "teacher-int8-weights"],
     ]
     d = records.contrast(tmp_path, "teacher-int8", "teacher-int8-weights", draws=200)
-    assert shown["difference, points"][1] == points(d.diff, d.low, d.high)
+    assert shown["difference, points"][2] == points(d.diff, d.low, d.high)
+
+
+def test_what_a_teacher_gives_is_pooled_where_it_ran(tmp_path):
+    make_study(tmp_path)
+    shown = report.beside(tmp_path, records.table(tmp_path), claims.TEACHING, draws=200)
+    assert shown[["variant", "minus"]].to_numpy().tolist() == [
+        ["student-kd-init", "student-hard-init"],
+        ["student-kd-init", "teacher"],
+    ]
+    judged = claims.judge(tmp_path, draws=200).set_index("id").loc["C7"]
+    assert shown["difference, points"][0] == points(*judged[["diff", "diff_low", "diff_high"]])
 
 
 def test_a_teacher_that_saw_the_test_settles_nothing(tmp_path):

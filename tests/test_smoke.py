@@ -14,7 +14,10 @@ pytestmark = pytest.mark.timeout(2700)  # a whole study, on a machine that may b
 SMOKE = ("--profile", "smoke")
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
 ARMS = ("entropy", "random", "seedloop")
-TAUGHT = ("hard", "kd", "hard-init", "kd-init", "intermediate-tuned", "map-reversed", "small")
+TAUGHT = (
+    *("hard", "hard-scratch", "kd", "shuffled", "hard-init", "kd-init", "shuffled-init"),
+    *("intermediate-tuned", "map-reversed", "small"),
+)
 WHOLE = ("teacher", *(f"student-{name}" for name in TAUGHT))
 VARIANTS = {
     *("majority", "tfidf", "teacher-onnx", "teacher-torch-int8"),

@@ -294,7 +294,8 @@ def macs(model: PreTrainedModel, tokens: int) -> int:
 
     Every weight of a linear layer counts once a token (pooler and classifier: once a sentence); a
     live head of size d costs 2 tokens^2 d more, for QK^T and for AV. Look-ups, norms, activations
-    and the softmax are left out.
+    and the softmax are left out. The last layer counts whole, as torch computes it; an exported
+    file does less there (:mod:`headcount.first_token`).
     """
     total = 0
     for name, module in model.named_modules():

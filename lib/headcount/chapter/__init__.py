@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import huggingface_hub
@@ -36,6 +36,9 @@ from headcount.parameters import (
     check_writable,
     literals,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 log = logging.getLogger("headcount")
 
@@ -61,6 +64,17 @@ def within(difference: stats.Difference, low: float, high: float = np.inf) -> bo
     if low <= difference.low and difference.high <= high:
         return True
     return False if difference.high < low or high < difference.low else None
+
+
+def all_above(lows: ArrayLike, highs: ArrayLike, bound: float) -> bool | None:
+    """Whether several differences all lie above ``bound``, by their intervals; None if it is open.
+
+    Of several intervals one may lie below it by chance, so that it takes two to deny it.
+    """
+    lows, highs = np.asarray(lows), np.asarray(highs)
+    if (highs < bound).sum() > 1:
+        return False
+    return True if (lows >= bound).all() else None
 
 
 def in_points(difference: stats.Difference) -> str:

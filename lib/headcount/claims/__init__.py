@@ -5,6 +5,7 @@ with that of another; some compare curves over many masked models, and some were
 unit altogether: each says which, as its evidence.
 """
 
+from headcount.claims.beside import TEACHING, Question
 from headcount.claims.evidence import (
     SCALES,
     UNEQUAL,
@@ -45,12 +46,14 @@ __all__ = [
     "NOT_RUN",
     "SAW_TEST",
     "SCALES",
+    "TEACHING",
     "UNEQUAL",
     "Claim",
     "Elsewhere",
     "Evidence",
     "Found",
     "Gap",
+    "Question",
     "Settled",
     "Sweep",
     "Variants",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from headcount import first_token
 from headcount.errors import InputError
 from headcount.quantize.arithmetic import range_scale
 from headcount.quantize.grids import Grid, fake_quantize
@@ -49,7 +50,7 @@ class FakeQuantization(nn.Module):
     def forget(self, *_: Any) -> None:
         """Let go of what belongs to one forward pass."""
         self.real: Tensor | None = None  # (b, t), where there is no padding; None if there is none
-        self.last: tuple[Tensor, int | None, Tensor] | None = None
+        self.last: tuple[Tensor, tuple[int | None, bool], Tensor] | None = None
 
     def begin(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before the model's forward pass: keep which positions are real."""
@@ -63,10 +64,14 @@ class FakeQuantization(nn.Module):
                 "with the scheme attached, or choose a scheme of dynamic activations"
             )
 
-    def rounded(self, x: Tensor, site: int | None) -> Tensor:
-        """A linear layer's input (b, t, d) or (b, d), rounded once for all layers that it feeds."""
-        if self.last is None or self.last[0] is not x or self.last[1] != site:
-            self.last = x, site, self._dynamic(x) if site is None else self._static(x, site)
+    def rounded(self, x: Tensor, site: int | None, first: bool = False) -> Tensor:
+        """A linear layer's input (b, t, d) or (b, d), rounded once for all layers that it feeds.
+
+        ``first``: a dynamic range is that of the first position, since no other is read.
+        """
+        if self.last is None or self.last[0] is not x or self.last[1] != (site, first):
+            made = self._dynamic(x, first) if site is None else self._static(x, site)
+            self.last = x, (site, first), made
         return self.last[2]
 
     @torch.no_grad()
@@ -82,8 +87,8 @@ class FakeQuantization(nn.Module):
         low, high = (end.reshape(len(x), -1).to(wide) for end in (low, high))
         return low.amin(1), high.amax(1)
 
-    def _dynamic(self, x: Tensor) -> Tensor:
-        ends = range_scale(*self._ends(x))
+    def _dynamic(self, x: Tensor, first: bool) -> Tensor:
+        ends = range_scale(*self._ends(x[:, 0] if first else x))
         scale, zero_point = (end.reshape(-1, *[1] * (x.ndim - 1)) for end in ends)
         return fake_quantize(x, scale, zero_point, 0, 255)
 
@@ -107,11 +112,12 @@ class _Fake:
     grid: Grid
     shared: FakeQuantization
     site: int | None  # of its input in FakeQuantization.largest
+    first: bool  # whether its input is read at the first position alone
     kept: tuple[tuple[int, int], Any] | None = None
 
     def input(self, x: Tensor) -> Tensor:
         exact = self.shared.scheme.activations == "fp32"
-        return x if exact else self.shared.rounded(x, self.site)
+        return x if exact else self.shared.rounded(x, self.site, self.first)
 
     def weight(self, weight: Tensor) -> Tensor:
         return self._once(weight, lambda: self.grid.read_back(weight, self.share))
@@ -176,8 +182,9 @@ def attach(model: PreTrainedModel, scheme: Scheme) -> FakeQuantization:
     sites = static_inputs(model, scheme)
     shared = FakeQuantization(scheme, len(set(sites.values())))
     model.fake_quantization = shared.to(model.device).train(model.training)
+    at_first = first_token.linears(model)
     for _, module, grid in found:
-        module.fake = _Fake(grid, shared, sites.get(id(module)))
+        module.fake = _Fake(grid, shared, sites.get(id(module)), module in at_first)
         module.__class__ = FakeLinear if isinstance(module, nn.Linear) else FakeEmbedding
     shared.handles = [
         model.register_forward_pre_hook(shared.begin, with_kwargs=True),

@@ -37,8 +37,8 @@ class Scheme:
         linear: of the weights of linear layers; None leaves them in FP32.
         embedding: of embedding tables; None leaves them in FP32.
         activations: of the inputs of those linear layers. ``dynamic``: 8 bits asymmetric, in a
-            range taken from each sentence in each forward pass. ``static``: 8 bits symmetric, in a
-            range learned in training.
+            range taken from each sentence in each forward pass, as the file takes it.
+            ``static``: 8 bits symmetric, in a range learned in training.
         momentum: of static ranges: the share of the old range that a training step keeps.
         noise: share of the weights that a forward pass quantises in training; in evaluation all.
         bits: by module, bits of its weights where they are not the grid's; the innermost counts.
@@ -72,7 +72,8 @@ def deployed() -> Scheme:
     Weights int8, symmetric by output row; each embedding table uint8, asymmetric; inputs of linear
     layers uint8, asymmetric, over the sentence. The runtime's range is over the tensor, and what
     is deployed is given one sentence at a time, so that is the sentence's real positions: here,
-    too, neither neighbours nor padding count.
+    too, neither neighbours nor padding count. In the last layer, all but W_K and W_V take the range
+    of the first position, which is what :mod:`headcount.first_token` leaves of it in the file.
     """
     table = Grid(reach="tensor", asymmetric=True)
     return Scheme(linear=Grid(), embedding=table, activations="dynamic")

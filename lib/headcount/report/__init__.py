@@ -11,10 +11,11 @@
 
 from headcount.report.aims import AIMS, AIMS_PROFILE, aims
 from headcount.report.headline import HEADLINE, headline, write_headline
-from headcount.report.int8 import flips, int8_contrasts
+from headcount.report.int8 import flips, int8_questions
 from headcount.report.page import render
 from headcount.report.study import Study, describe
 from headcount.report.tables import (
+    beside,
     by_class,
     by_fold,
     by_source,
@@ -38,6 +39,7 @@ __all__ = [
     "HEADLINE",
     "Study",
     "aims",
+    "beside",
     "by_class",
     "by_fold",
     "by_source",
@@ -48,7 +50,7 @@ __all__ = [
     "files",
     "flips",
     "headline",
-    "int8_contrasts",
+    "int8_questions",
     "latencies",
     "markdown",
     "open_claims",

@@ -6,34 +6,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from headcount import records, stats
+from headcount import claims, records
 from headcount.data import LABELS
-from headcount.report.tables import ordered, points, shared_folds
+from headcount.report.tables import ordered, shared_folds
 
-INT8, TRIMMED = "-int8", "-trimmed-int8"
+INT8, TRIMMED, QAT = "-int8", "-trimmed-int8", "-qat"
 
 
-def int8_contrasts(
-    folder: Path, results: pd.DataFrame, *, draws: int = stats.DRAWS
-) -> pd.DataFrame:
-    """Paired differences in macro-F1 between INT8 models and others than their baselines.
+def int8_questions(results: pd.DataFrame) -> list[claims.Question]:
+    """What to ask of INT8 models besides their differences from their baselines.
 
-    Each `-trimmed-int8` minus the FP32 model whose vocabulary was trimmed, and each `-int8` minus
-    its `-int8-weights`. Columns: variant, minus, difference, rows. Empty where none has run.
+    Each `-trimmed-int8` against the FP32 model whose vocabulary was trimmed, each `-int8` against
+    its `-int8-weights`, and each `-qat` against the INT8 file that no further training made.
     """
-    rows = []
+    questions = []
     for variant in results["variant"].unique():
-        others = [f"{variant}-weights"] if variant.endswith(INT8) else []
         if variant.endswith(TRIMMED):
-            others.append(variant.removesuffix(TRIMMED))
-        for other in others:
-            if not shared_folds(results, variant, other):
-                continue
-            d = records.contrast(folder, variant, other, draws=draws)
-            shown = points(d.diff, d.low, d.high)
-            rows.append((variant, other, shown, f"{d.n:,}"))
-    table = pd.DataFrame(rows, columns=["variant", "minus", "difference, points", "rows"])
-    return ordered(table, results)
+            whole = variant.removesuffix(TRIMMED)
+            questions.append(claims.Question(variant, whole, "trimming and rounding together"))
+        if variant.endswith(INT8):
+            other = f"{variant}-weights"
+            questions.append(claims.Question(variant, other, "activations rounded as well"))
+        if variant.endswith(QAT):
+            plain = variant.removesuffix(QAT) + INT8
+            questions.append(claims.Question(variant, plain, "more epochs, as if in INT8"))
+    return questions
 
 
 def flips(folder: Path, results: pd.DataFrame) -> pd.DataFrame:

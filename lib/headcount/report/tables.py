@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,27 @@ def contrasts(judged: pd.DataFrame, study: Study) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def beside(
+    folder: Path,
+    results: pd.DataFrame,
+    questions: Iterable[claims.Question],
+    *,
+    draws: int = stats.DRAWS,
+) -> pd.DataFrame:
+    """Paired differences in macro-F1 that no claim asks for, pooled over the folds of both.
+
+    Columns: what differs, variant, minus, difference, rows. Those that have not run are left out.
+    """
+    rows = []
+    for variant, baseline, differs in questions:
+        if shared_folds(results, variant, baseline):
+            d = records.contrast(folder, variant, baseline, draws=draws)
+            shown = points(d.diff, d.low, d.high)
+            rows.append((differs, variant, baseline, shown, f"{d.n:,}"))
+    columns = ["what differs", "variant", "minus", "difference, points", "rows"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def difference(unit: str, value: float, *bounds: float, digits: int | None = None) -> str:
