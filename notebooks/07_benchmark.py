@@ -593,11 +593,11 @@ lighter = int((measured["model_mb"] < measured["libraries_mb"]).sum())
 seen = f"{lighter} of {len(measured)} models weigh less in memory than the libraries they need."
 if {"teacher-onnx", "teacher-int8"} <= set(measured.index):
     sizes = measured[["size_mb", "model_mb", "peak_rss_mb"]]
-    times = sizes.loc["teacher-onnx"] / sizes.loc["teacher-int8"]
+    smaller = sizes.loc["teacher-onnx"] / sizes.loc["teacher-int8"]
     seen += (
-        f" In the same runtime, INT8 makes the teacher's file {times['size_mb']:.2f} times smaller, "
-        f"the model in memory {times['model_mb']:.2f} times, and the process at its peak "
-        f"{times['peak_rss_mb']:.2f} times."
+        f" In the same runtime, INT8 makes the teacher's file {smaller['size_mb']:.2f} times smaller, "
+        f"the model in memory {smaller['model_mb']:.2f} times, and the process at its peak "
+        f"{smaller['peak_rss_mb']:.2f} times."
     )
 Markdown(seen)
 
