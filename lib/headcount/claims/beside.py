@@ -20,6 +20,8 @@ TEACHING = tuple(
         ("smooth-init", "hard-init", "smoothed labels, teacher's layers"),
         ("kd", "shuffled", "this sentence's advice, random weights"),
         ("kd-init", "shuffled-init", "this sentence's advice, teacher's layers"),
+        ("shuffled", "smooth", "another's advice or smoothed labels, random weights"),
+        ("shuffled-init", "smooth-init", "another's advice or smoothed labels, teacher's layers"),
         ("kd", "kd-no-t2", "T squared"),
         ("intermediate", "kd", "layer losses, the seed study's"),
         ("tinybert", "kd", "layer losses, TinyBERT's"),
