@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_fake_quant import build
 
-from headcount import first_token
+from headcount import distill, first_token, train
 from headcount.prune import surgery
 
 
@@ -62,3 +62,49 @@ def test_no_logit_depends_on_the_other_positions(kind):
     alone = {m for m, x in inputs_of.items() if x.ndim == 3 and not x.grad[:, 1:].any()}
     assert alone == set(first_token.linears(model))
     assert len(alone) == 4  # W_Q, W_O and two of the feed-forward network
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_training_gradients_are_those_of_the_whole_layer(kind, attention, monkeypatch):
+    """With dropout asked for and kept from drawing, since its draws are others."""
+    model, asked = made(kind), set()
+    model.config._attn_implementation = attention
+    inputs = padded()
+    if attention == "sdpa":
+        inputs["attention_mask"] = distill.keys_mask(inputs["attention_mask"])
+
+    def undrawn(x, p=0.5, training=True, inplace=False):
+        asked.add((tuple(x.shape[-2:]), p * training))
+        return x
+
+    def gradients():
+        model.zero_grad()
+        model(**inputs).logits.square().sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    whole = gradients()
+    monkeypatch.setattr(torch.nn.functional, "dropout", undrawn)
+    model.train()
+    for layer in surgery.attention_layers(model)[:-1]:
+        layer.core.eval()  # fused attention draws by itself
+    with first_token.alone(model):
+        torch.testing.assert_close(gradients(), whole)
+    assert kind == "without" or ((1, 9), 0.1) in asked  # the last layer's attention, one query
+
+
+def test_a_training_at_the_first_token_ends_as_one_with_the_whole_layer(
+    tiny, sentences, word_pieces, tmp_path
+):
+    ends = {}
+    for alone in (False, True):
+        model = tiny()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        recipe = train.Recipe(epochs=2, learning_rate=1e-3, batch_size=8, first_token=alone)
+        fitted = train.fit(model, sentences(), recipe, tmp_path / str(alone), tokenizer=word_pieces)
+        ends[alone] = fitted.model.state_dict()
+        inputs = {name: tensor.clamp(max=9) for name, tensor in padded().items()}
+        assert fitted.model.base_model(**inputs)[0].shape[1] == 9  # whole again
+    torch.testing.assert_close(ends[True], ends[False], rtol=1e-3, atol=1e-4)

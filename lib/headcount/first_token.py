@@ -5,12 +5,14 @@ layer needs keys and values of all tokens, but only one query, one row of W_O an
 feed-forward network. The logits are the same numbers; of the 12 H^2 multiplications a token that
 the layer's matrices take (feed-forward width 4H), 2 H^2 are left.
 
-Files of :mod:`headcount.export` compute it so. In torch every model computes the whole layer, whose
-hidden states and attention other chapters read.
+Files of :mod:`headcount.export` compute it so, and so do students while they are trained by their
+answers alone (``Recipe.first_token``). Else every model in torch computes the whole layer, whose hidden
+states and attention other chapters read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,9 +45,12 @@ def linears(model: PreTrainedModel) -> list[nn.Linear]:
 
 @contextmanager
 def alone(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Within the context the last block returns (batch, 1, hidden), for inference.
+    """Within the context the last block returns (batch, 1, hidden), in training too.
 
-    Masks are those of scaled dot-product attention: additive or boolean, (batch, 1, 1 or sequence,
+    Gradients are those of the whole layer: no other position has any. Dropout is drawn for the first
+    token alone, so that a training has other masks than with the whole layer.
+
+    Masks are those of attention, plain or fused: additive or boolean, (batch, 1, 1 or sequence,
     sequence), or None.
 
     Raises:
@@ -74,7 +79,15 @@ def _attended(layer: AttentionLayer, first: Tensor, hidden: Tensor, mask: Tensor
         for linear, x in ((layer.query, first), (layer.key, hidden), (layer.value, hidden))
     )
     mask = None if mask is None else mask[:, :, :1]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    dropped = layer.core.dropout.p if layer.core.training else 0.0
+    if not dropped:
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    else:  # plainly, see headcount.dropout
+        scores = q @ k.transpose(2, 3) / math.sqrt(layer.head_size)
+        if mask is not None:
+            scores = scores + mask if mask.is_floating_point() else scores.where(mask, -math.inf)
+        attended = F.dropout(scores.softmax(-1), dropped) @ v
+    return attended.transpose(1, 2).flatten(2)
 
 
 def _bert(block: nn.Module, attended: Tensor, first: Tensor) -> Tensor:

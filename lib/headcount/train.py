@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -33,7 +33,7 @@ from safetensors.torch import load_model, save_model
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from headcount import distill, records, stats
+from headcount import distill, first_token, records, stats
 from headcount.data import Tokenized, collate
 from headcount.dropout import quick_dropout
 from headcount.errors import InputError
@@ -53,6 +53,8 @@ class Recipe:
         rates: learning rates of their own for parameters whose name has a given part, without
             weight decay; warmed up and decayed alike.
         precision: ``bf16``, ``fp16`` or ``fp32``; by default the device's own (:func:`precision`).
+        first_token: compute the last layer at the first token alone (:mod:`headcount.first_token`);
+            for objectives that read logits and nothing else.
     """
 
     epochs: int
@@ -63,6 +65,7 @@ class Recipe:
     seed: int = 0
     rates: dict[str, float] = field(default_factory=dict, hash=False)
     precision: str | None = None
+    first_token: bool = False
 
 
 @dataclass
@@ -444,7 +447,8 @@ def _train(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     callback.trainer = trainer
-    with quick_dropout(model):
+    last_layer = first_token.alone(model) if recipe.first_token else nullcontext()
+    with quick_dropout(model), last_layer:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     # Accelerate's autocast (see full_precision), and the mark that would keep it off a later round.
     for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
