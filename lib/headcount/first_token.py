@@ -5,8 +5,8 @@ layer needs keys and values of all tokens, but only one query, one row of W_O an
 feed-forward network. The logits are the same numbers; of the 12 H^2 multiplications a token that
 the layer's matrices take (feed-forward width 4H), 2 H^2 are left.
 
-Files of :mod:`headcount.export` compute it so, and so do students while they are trained by their
-answers alone (``Recipe.first_token``). Else every model in torch computes the whole layer, whose hidden
+Files of :mod:`headcount.export` compute it so, and so do students while they learn from answers
+alone (``Recipe.first_token``). Else every model in torch computes the whole layer, whose hidden
 states and attention other chapters read.
 """
 
@@ -47,8 +47,8 @@ def linears(model: PreTrainedModel) -> list[nn.Linear]:
 def alone(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """Within the context the last block returns (batch, 1, hidden), in training too.
 
-    Gradients are those of the whole layer: no other position has any. Dropout is drawn for the first
-    token alone, so that a training has other masks than with the whole layer.
+    Gradients are those of the whole layer: no other position has any. Dropout is drawn for the
+    first token alone, so that a training has other masks than with the whole layer.
 
     Masks are those of attention, plain or fused: additive or boolean, (batch, 1, 1 or sequence,
     sequence), or None.

@@ -324,6 +324,9 @@ def fingerprint(
 ) -> str:
     """SHA-256 over all that a training's result depends on, the code that trains included."""
     where = device()
+    code = training_code(objective)
+    if recipe.first_token:
+        code.append(Path(first_token.__file__))
     parts = {
         "recipe": asdict(recipe),
         "objective": objective.describe(),
@@ -332,7 +335,7 @@ def fingerprint(
         "data": [part.sha256() for part in (data, validation) if part is not None],
         "device": [where, precision(where)],
         "versions": [version("torch"), version("transformers"), version("accelerate")],
-        "code": [path.read_text("utf-8") for path in training_code(objective)],
+        "code": [path.read_text("utf-8") for path in code],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
