@@ -178,6 +178,9 @@ basic = {f"student-{name}{end}" for name in ("hard", "kd") for end in ("", "-ini
 if not basic <= set(students):
     raise InputError(f"students {students}: leave {', '.join(sorted(basic))} among them")
 tuned = run.chosen("03b_recipes")
+for size in ("small", "tiny"):
+    if f"student-{size}" in students:  # too few sentences are better known before any training
+        run.transfer(tuned[f"{size}_transfer"], tuned["transfer_sentences"])
 
 # %%
 parts = run.split()
@@ -527,7 +530,9 @@ Markdown(
     + ". That leaves out what the teacher computes for one student before it trains, its states for "
     f"layer losses or its answers to more text: {max(prepared.values()):.1f} s and "
     f"{max(kept_mb.values(), default=0):,.0f} MB of disk at most. Times of a step are those of the "
-    "median epoch."
+    "median epoch. A student that learns from answers alone computes its last layer for the first "
+    "token only, which changes no gradient; hidden states and attention need it whole, and that is "
+    "part of what they cost."
 )
 
 # %% [markdown]
@@ -655,7 +660,7 @@ parting = parting.pivot_table(
     index="label", columns="the teacher is", values="parts", aggfunc="mean", observed=False
 )
 run.table(parting.reset_index(), "parting")
-parting.style.format("{:.1%}")
+parting.style.format("{:.1%}", na_rep="")
 
 # %% [markdown]
 # Is a probability what it says? A student that matches softened answers at T has its teacher's logits;

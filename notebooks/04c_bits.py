@@ -482,6 +482,7 @@ def judged(bits, low):
 
 to_control = found["teacher-qbert", control]
 to_reverse = found["teacher-qbert", "teacher-qbert-reversed"]
+to_uniform = found["teacher-qbert", "teacher-qbert-uniform"]
 two, small = judged("int2", -0.1)
 lines = [
     chapter.told("Eight bits in one module", "no loss to be seen", *judged("int8", 0.0)),
@@ -492,12 +493,16 @@ lines = [
     chapter.told(
         "Q-BERT's allocation", "2.3 points lost at most", in_points(to_control), within(to_control, -0.023)
     ),
-    chapter.told(
-        "Against its reverse", "better", in_points(to_reverse),
-        True if to_reverse.low > 0 else False if to_reverse.high < 0 else None,
+    *(
+        chapter.told(
+            f"Against {other}", "better", in_points(d), True if d.low > 0 else False if d.high < 0 else None
+        )
+        for other, d in (("its reverse", to_reverse), ("as many bits in each layer", to_uniform))
     ),
 ]  # fmt: skip
-if to_reverse.low <= 0 <= to_reverse.high:
+if to_uniform.high < 0:
+    lines.append("\nThis allocation loses to none at all: give each layer as many bits.")
+elif to_reverse.low <= 0 <= to_reverse.high:
     lines.append(
         "\nWhere the bits go was not seen to matter, at equal bytes: give each layer as many."
     )

@@ -248,7 +248,9 @@ def test_a_profile_that_needs_the_hub_runs_end_to_end(hub, tmp_path, profile, na
     source.write_text(text, encoding="utf-8")
     labels = FINBERT_LABELS if profile == "finbert" else {}
     hub.add(f"models/{name}", publishers_files(12, texts, **labels))
-    arguments = small(folder, profile, layers=2, hidden=32, heads=2, ffn=64, recovery_epochs=1)
+    settings = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 64, "recovery_epochs": 1}
+    settings["transfer_sentences"] = 50  # of the 101 that there are
+    arguments = small(folder, profile, **settings)
     with hub.serve() as endpoint:
         finish(folder, *arguments, env=settings_of(endpoint, tmp_path))
     found = {record.variant: record for record in records.read(folder / "reports" / profile)}

@@ -72,9 +72,9 @@ class Trainings(Inputs):
     ) -> train.Fitted:
         """Train a student: as `fit`, with projections for layer losses while it is trained.
 
-        Where there are none, its last layer is computed at the first token alone, which takes a
-        fifth to a third less. (Teachers could be trained like that; they are those of studies that
-        ended before this was there.)
+        Where there are none, its last layer is computed at the first token alone: equal gradients,
+        less to compute. (So could teachers be trained. They are not, as they would draw other
+        dropout and end elsewhere, and results that stand are anchored by their hash.)
         """
         if isinstance(objective, distill.LayerLosses):
             self.project(model, objective)
@@ -112,10 +112,8 @@ class Trainings(Inputs):
         probe = self.batches(self.tokenize(frame))[:8]
         return distill.balanced(objective, model, probe, share)
 
-    def with_transfer(
-        self, frame: pd.DataFrame, logits: np.ndarray, teacher: Any, text: str, n: int
-    ) -> tuple[pd.DataFrame, np.ndarray]:
-        """``frame`` and the teacher's logits of it, with unlabelled sentences appended.
+    def transfer(self, text: str, n: int) -> pd.DataFrame | None:
+        """Unlabelled sentences to learn from a teacher; None where there are to be none.
 
         Args:
             text: ``none``; ``domain``, all that are not Twitter's; ``mixed``, ``n`` of them all.
@@ -124,12 +122,19 @@ class Trainings(Inputs):
             InputError: there is no such text, or there are not so many sentences.
         """
         if known(text, ("none", "domain", "mixed"), "unknown transfer text") == "none":
-            return frame, logits
+            return None
         others = data.load(self.artifacts / "data", "others")
         own = [source for source in others["source"].unique() if not source.startswith("twitter")]
         n, sources = (None, own) if text == "domain" else (n, None)
         more = data.transfer(others, self.sentences(), n, sources)
-        more = more.assign(label=distill.UNLABELLED)
+        return more.assign(label=distill.UNLABELLED)
+
+    def with_transfer(
+        self, frame: pd.DataFrame, logits: np.ndarray, teacher: Any, text: str, n: int
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """``frame`` and the teacher's logits of it, with those of :meth:`transfer` appended."""
+        if (more := self.transfer(text, n)) is None:
+            return frame, logits
         both = pd.concat([frame, more], ignore_index=True)
         return both, np.concatenate([logits, self.predict(teacher, more)])
 
