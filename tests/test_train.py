@@ -125,6 +125,21 @@ class NaNAt(StopsAt):
         return {"loss": loss * float("nan") if self.calls == self.step else loss}
 
 
+def test_a_student_of_a_loaded_teacher_is_known_as_that_of_the_trained_one(
+    tiny, sentences, word_pieces, tmp_path
+):
+    once = replace(RECIPE, epochs=1)
+    digests = set()
+    for _ in ("trained", "loaded"):
+        teacher = fit(tiny, sentences, word_pieces, tmp_path, once).model
+        student = models.student_from_layers(teacher, [1])
+        digests.add(train.fingerprint(student, sentences(), None, RECIPE, distill.HardLabels()))
+    models.save(teacher, word_pieces, tmp_path / "saved")
+    student = models.student_from_layers(models.load(tmp_path / "saved")[0], [1])
+    digests.add(train.fingerprint(student, sentences(), None, RECIPE, distill.HardLabels()))
+    assert len(digests) == 1
+
+
 def test_a_nan_loss_stops_names_the_step_and_keeps_the_last_checkpoint(
     tiny, sentences, word_pieces, tmp_path
 ):

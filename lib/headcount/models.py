@@ -268,6 +268,9 @@ def student_from_layers(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTra
     kept = nn.ModuleList(blocks[i] for i in keep)
     setattr(model.base_model.get_submodule(parent), attribute, kept)
     model.config.num_hidden_layers = len(keep)
+    # Left by a file, if it came from one. Its trainings are found again by their configuration,
+    # which must not tell a teacher that was just trained from the same one loaded.
+    model.config.architectures = model.config.dtype = None
     if heads_alive := getattr(model.config, "heads_alive", None):
         model.config.heads_alive = [heads_alive[i] for i in keep]
     return model
