@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from headcount import chapter, claims, data, models, plots, records, stats
 from headcount.errors import InputError
+from headcount.parameters import literals
 
+ROOT = Path(__file__).parents[1]
 CELLS = [
     "from headcount import chapter",
     """
@@ -298,3 +301,11 @@ def test_of_several_intervals_one_may_lie_below_by_chance():
     assert chapter.all_above([*lows, -0.03], [*highs, -0.02], -0.005) is None
     assert chapter.all_above([*lows, -0.006], [*highs, 0.01], -0.005) is None
     assert chapter.all_above([*lows, -0.03, -0.03], [*highs, -0.02, -0.01], -0.005) is False
+
+
+def test_without_3b_chapter_3_has_the_recipes_that_3b_found():
+    source = (ROOT / "notebooks/03_distillation.py").read_text(encoding="utf-8")
+    declared = literals(source.split('# %% tags=["parameters"]')[1].split("# %%")[0])
+    chosen = records.chosen(ROOT / "reports/minilm", "03b_recipes")
+    assert chosen
+    assert {name: declared[name] for name in chosen} == chosen
