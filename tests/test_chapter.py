@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from headcount import chapter, claims, data, models, plots, records, stats
+from headcount import chapter, claims, data, models, plots, records, stats, train
 from headcount.errors import InputError
 from headcount.parameters import literals
 
@@ -41,11 +41,11 @@ def shell(tmp_path):
     InteractiveShell.clear_instance()
 
 
-def begin(shell, injected=None):
+def begin(shell, injected=None, name="02_teacher"):
     """Run the cell that papermill would inject, then the one that opens the chapter."""
     if injected:
         shell.run_cell(f"# Parameters\n{injected}", store_history=True).raise_error()
-    cell = "run = chapter.begin('02_teacher', globals())"
+    cell = f"run = chapter.begin({name!r}, globals())"
     shell.run_cell(cell, store_history=True).raise_error()
     return shell.user_ns["run"]
 
@@ -163,6 +163,18 @@ def test_a_chapter_run_again_leaves_nothing_of_the_time_before(settled, tmp_path
     left = {record.stem for record in records.read(tmp_path / "work")}
     assert left == {"teacher.fold0.seed0", "teacher-continued-5.fold1.seed0"}
     assert {path.stem for path in (tmp_path / "work" / "predictions").iterdir()} == left
+
+
+def test_a_study_that_another_kind_of_machine_began_is_refused(settled, shell, monkeypatch):
+    score(settled(), "teacher")  # of fold 0
+    begin(shell, name="05_pruning")
+    other = "bf16" if train.precision("cpu") == "fp32" else "fp32"
+    monkeypatch.setattr(train, "precision", lambda device: other)
+    begin(shell)  # trains that teacher again
+    begin(shell, name="08_report")
+    for name, fold in (("05_pruning", 0), ("05_pruning", 1), ("02_teacher", 1)):
+        with pytest.raises(InputError, match=f"this machine trains in {other} on"):
+            begin(shell, f"fold = {fold}", name)
 
 
 def sweep(run, model, name="one-shot"):

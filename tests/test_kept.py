@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from test_study import ROOT, chapter, make_repository, run
 
-from headcount import records
+from headcount import records, train
+from headcount.errors import InputError
 from headcount.study import graph, kept
 from headcount.study import plan as plans
 
@@ -213,6 +214,17 @@ def test_what_differs_is_named(ready, change, reason):
     assert kept.refusal(ready, job) is None
     rewrite("heads.fold1.seed0", change)
     assert reason in kept.refusal(ready, job)
+
+
+def test_on_another_kind_of_machine_nothing_is_trained_to_find_that_nothing_can_be_kept(ready):
+    assert kept.candidates(ready)
+    theirs = "fp32" if train.precision(train.device()) != "fp32" else "bf16"
+    rewrite(
+        "teacher.fold1.seed0",
+        lambda r: r["provenance"]["config"].update(training_precision=theirs),
+    )
+    with pytest.raises(InputError, match=f"tiny was trained on cpu in {theirs}, and this machine"):
+        kept.candidates(ready)
 
 
 def test_what_nothing_vouches_for_is_not_taken(ready):

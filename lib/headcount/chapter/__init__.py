@@ -101,7 +101,8 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
 
     Raises:
         InputError: a parameter that the chapter does not have (papermill alone only warns), a
-            value of the wrong type, a negative fold, or a folder that cannot be written.
+            value of the wrong type, a negative fold, a folder that cannot be written, or a study
+            that another kind of machine began.
     """
     parameters = _parameters(chapter, namespace)
     if parameters["fold"] < 0 or parameters["seed"] < 0 or parameters["threads"] < 1:
@@ -138,6 +139,7 @@ def begin(chapter: str, namespace: dict[str, Any]) -> Run:
         device=device,
         precision=train.precision(device),
     )
+    run.check_machine()
     log.info("%s begins", chapter)
     print(
         f"Headcount, chapter {chapter}, profile {run.profile}, fold {run.fold}, seed {run.seed}, "

@@ -60,6 +60,29 @@ class Inputs:
         """The facts; empty where a report is made of records alone."""
         return data.load_facts(self.artifacts / "data", missing_ok=True)
 
+    def check_machine(self) -> None:
+        """Refuse to go on with a study that another kind of machine began.
+
+        Its records could not be pooled, which would be found when the report is made. Whoever
+        begins a fold anew may, and the report is made of records wherever it is.
+
+        Raises:
+            InputError: other folds, or this one's teacher, were trained on another kind of device,
+                or in another precision.
+        """
+        teachers = records.read(self.work, variant="teacher")
+        if self.chapter in ("01_data", "08_report"):
+            teachers = []
+        elif self.chapter == "02_teacher":
+            teachers = [one for one in teachers if one.fold != self.fold]
+        here = (self.device, self.precision)
+        for device, precision in sorted(records.trained_on(teachers) - {here}):
+            raise InputError(
+                f"{self.work} was begun with trainings in {precision} on {device}, and this "
+                f"machine trains in {self.precision} on {self.device}: go on where it began, or "
+                f"remove {self.work} and {self.artifacts} and begin again"
+            )
+
     def sentences(self) -> pd.DataFrame:
         """All labelled sentences with their groups and folds, as chapter 1 left them."""
         return data.load(self.artifacts / "data")

@@ -48,6 +48,7 @@ from headcount.records.pooled import (
     contrast,
     interval,
     pool,
+    trained_on,
 )
 from headcount.records.tables import (
     READINGS,
@@ -90,6 +91,7 @@ __all__ = [
     "scores",
     "sweep",
     "table",
+    "trained_on",
     "write",
     "write_bytes",
     "write_finding",

@@ -77,6 +77,15 @@ def check_one_study(folder: Path, found: Sequence[Result]) -> None:
             )
 
 
+def trained_on(found: Sequence[Record]) -> set[tuple[str, str]]:
+    """Device and training precision of records that were trained: ``{("cpu", "bf16")}``.
+
+    More than one pair cannot be pooled (:func:`check_one_study`).
+    """
+    pairs = {(one.device, one.provenance.config.get("training_precision")) for one in found}
+    return {(device, precision) for device, precision in pairs if precision}
+
+
 def interval(
     folder: Path, variant: str, *, fold: int | str = "*", draws: int = 10_000, seed: int = 0
 ) -> dict[str, float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import nbformat
 
-from headcount import data, records
+from headcount import data, records, train
 from headcount.errors import InputError
 from headcount.records import write_json, write_text
 from headcount.study import graph
@@ -52,7 +52,7 @@ def candidates(plan: Plan, reports: Path = REPORTS) -> list[Job]:
 
     Raises:
         InputError: something is published that ``plan`` leaves out, and that would go with the old
-            report.
+            report; or it was trained on another kind of machine, and no teacher would be equal.
     """
     report = reports / plan.profile
     published = sorted(path.stem for path in (report / "chapters").glob("*.tsv"))
@@ -65,6 +65,8 @@ def candidates(plan: Plan, reports: Path = REPORTS) -> list[Job]:
     always = ANCHORS | graph.TIMED | {"08_report"}
     found = [job for job in plan.pairs if job[0] not in always and stamp(report, job).exists()]
     found = closed([job for job in found if not _begun(plan, job)], plan.pairs)
+    if found:
+        _check_machine(report)
     return sorted(found, key=lambda job: graph.depth(job[0]))
 
 
@@ -88,6 +90,18 @@ def closed(jobs: Sequence[Job], pairs: Sequence[Job]) -> list[Job]:
         if stay == taken:
             return taken
         taken = stay
+
+
+def _check_machine(report: Path) -> None:
+    device = train.device()
+    here = (device, train.precision(device))
+    teachers = records.read(report, variant="teacher")
+    for there in sorted(records.trained_on(teachers) - {here}):
+        raise InputError(
+            f"{report} was trained on {there[0]} in {there[1]}, and this machine trains on "
+            f"{here[0]} in {here[1]}: no teacher would have the published weights; run --keep on "
+            "a machine of that kind, or make all anew without it"
+        )
 
 
 def _begun(plan: Plan, job: Job) -> bool:
