@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from headcount import export, models, predict, quantize, vocabulary
+from headcount import bench, export, models, predict, quantize, vocabulary
 from headcount.data import LABELS
 from headcount.errors import InputError
 from headcount.prune import surgery
@@ -192,6 +192,16 @@ def test_int8_logits_equal_a_linear_layer_by_hand(int8, tmp_path):
     w_back = quantize.dequantize(quantize.quantize(ws, w_scale), w_scale)
     found = session.run(None, {"x": x})[0]
     np.testing.assert_allclose(found, x_back @ w_back, atol=1e-4)
+    plain = ort.InferenceSession(tmp_path / "int8.onnx").run(None, {"x": x})[0]
+    assert np.allclose(plain, x_back @ w_back, atol=1e-4) == bench.exact_int8()
+
+
+def test_a_plain_session_scores_the_same_file(int8):
+    batch = bench.pad([[2, 5, 6, 7, 3], [2, 8, 3]])
+    ours, plain = bench.load_onnxruntime(int8, 1), bench.load_plain_session(int8, 1)
+    assert plain(*batch).shape == ours(*batch).shape == (2, 3)
+    if bench.exact_int8():
+        np.testing.assert_array_equal(plain(*batch), ours(*batch))
 
 
 def test_deployed_folder_is_whole(int8):

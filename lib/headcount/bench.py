@@ -48,6 +48,7 @@ Sentences = Sequence[Sequence[int]]  # token ids, unpadded
 
 TORCH = "headcount.bench:load_torch"
 ONNXRUNTIME = "headcount.bench:load_onnxruntime"
+PLAIN_SESSION = "headcount.bench:load_plain_session"
 LIBRARIES = {TORCH: "headcount.models", ONNXRUNTIME: "headcount.predict"}
 """The module whose import brings a loader's libraries, where that is not the loader's own."""
 
@@ -104,6 +105,24 @@ def load_onnxruntime(folder: Path, threads: int) -> Scorer:
     from headcount.predict import OnnxClassifier
 
     return OnnxClassifier(folder, threads).run
+
+
+def load_plain_session(folder: Path, threads: int) -> Scorer:
+    """The same folder in a session of default options: INT8 sums may be cut to 16 bits there.
+
+    Where they are (:func:`exact_int8`), its answers are others than the shipped script's.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = ort.InferenceSession(folder / "model.onnx", options)
+
+    def score(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return session.run(["logits"], inputs)[0]
+
+    return score
 
 
 def load(contender: Contender, threads: int) -> Scorer:
@@ -532,6 +551,12 @@ def cpu() -> tuple[str, list[str]]:
     name = fields.get("model name") or platform.processor() or platform.machine()
     has = set((fields.get("flags") or fields.get("Features") or "").split())
     return name, [flag for flag in FLAGS if flag in has]
+
+
+def exact_int8() -> bool:
+    """Whether ONNX Runtime's fast INT8 kernel adds in 32 bits here: VNNI, or no x86."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not x86 or any("vnni" in flag for flag in cpu()[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
