@@ -592,6 +592,20 @@ def test_headline_tells_a_change_of_runtime_from_compression(tmp_path, monkeypat
     assert "has not been timed yet" in told
 
 
+def test_what_int8_brings_is_told_by_processor(tmp_path, monkeypatch):
+    monkeypatch.setitem(VARIANTS, "teacher-onnx", SMALL["teacher-onnx"])
+    for name, source in (("minilm", "fiqa"), ("minilm-short", "fiqa"), ("offline", "synthetic")):
+        folder = make_study(tmp_path / name, study=name, folds=(0,), n=40, source=source)
+        records.pool(folder, draws=50).to_csv(folder / "pooled.csv", index=False)
+    last = [line for line in report.headline(tmp_path).splitlines() if line.startswith("| [")]
+    assert [line.split("]")[0] for line in last] == ["| [minilm", "| [minilm-short"]
+    assert all(line.endswith("| 2.50 × | 1.00 × |") for line in last)  # 9 ms, 3.6 and 3.6
+    assert "a processor (avx2)" in last[0]
+
+    shutil.rmtree(tmp_path / "minilm-short" / "measures")
+    assert report.headline(tmp_path).count("| [minilm") == 1
+
+
 @pytest.mark.parametrize("text", ["no marks", f"{END} {BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
 def test_a_readme_without_its_marks_is_bad_input(tmp_path, text, capsys):
     (tmp_path / "README.md").write_text(text)

@@ -41,6 +41,10 @@ SPEED = (
     f"row's own runtime (`{ONNX_TEACHER}` in ONNX Runtime), so that only the change of the model "
     "counts."
 )
+INT8_TEACHER = "teacher-int8"
+PROCESSORS = (
+    f"INT8 belongs to a processor: `{INT8_TEACHER}` against the FP32 teacher, where it was timed."
+)
 NO_SPEED = "This study has not been timed yet."
 NOTHING = "No study has been published yet: `make study` makes the first one."
 
@@ -78,7 +82,33 @@ def headline(reports: Path) -> str:
         f"{SPEED if ratios else NO_SPEED} "
         f"[Report]({place}/report.md), [all numbers]({place}/results.csv)."
     )
-    return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
+    text = f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
+    timed = by_processor(reports)
+    return f"{text}\n\n{PROCESSORS}\n\n{markdown(timed)}" if len(timed) else text
+
+
+def by_processor(reports: Path) -> pd.DataFrame:
+    """What INT8 costs and brings where studies of real sentences were timed; one row a study."""
+    rows = []
+    for folder in sorted(path.parent for path in reports.glob("*/pooled.csv")):
+        measures = records.measures(folder)
+        ratios, timed = speeds(measures), set(measures["variant"])
+        if not {INT8_TEACHER, TORCH_TEACHER, ONNX_TEACHER} <= timed or describe(folder).synthetic:
+            continue
+        line = pd.read_csv(folder / "pooled.csv").set_index("variant").loc[INT8_TEACHER]
+        machine = measures.iloc[0]
+        rows.append(
+            {
+                "report": f"[{folder.name}]({reports.name}/{folder.name}/report.md)",
+                "processor": f"{machine['cpu']} ({', '.join(machine['cpu_flags'])})",
+                "difference, points [95 %]": points(
+                    line["diff"], line["diff_low"], line["diff_high"]
+                ),
+                "speed": _times(ratios, TORCH_TEACHER, INT8_TEACHER),
+                "same runtime": _times(ratios, ONNX_TEACHER, INT8_TEACHER),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def write_headline(reports: Path, readme: Path, *, check: bool = False) -> bool:

@@ -324,6 +324,7 @@ def provenance(study: Study) -> pd.DataFrame:
         "made": all_of(lambda r: r.provenance.created.date().isoformat()),
         "devices": all_of(lambda r: r.device),
         "processor": all_of(lambda r: r.provenance.cpu),
+        "its instruction sets": all_of(lambda r: " ".join(r.provenance.cpu_flags)),
         "threads": all_of(lambda r: r.provenance.threads),
         "training precision": all_of(lambda r: r.provenance.config.get("training_precision")),
         "data, SHA-256": all_of(lambda r: r.provenance.data_sha256[:12]),
