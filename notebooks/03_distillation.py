@@ -97,7 +97,7 @@ import torch.nn.functional as F
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from headcount import chapter, claims, data, distill, models, plots, stats, train
+from headcount import chapter, claims, data, distill, models, plots, records, stats, train
 from headcount.chapter import in_points, within
 from headcount.errors import InputError
 from headcount.parameters import check_names, known
@@ -500,7 +500,7 @@ Markdown(f"Switched off in effect, by the median over the training: {', '.join(o
 # ## What teaching costs
 
 # %%
-# The median epoch: whatever else a machine does, it seldom does for half of a training.
+# The median epoch helps against what is shorter than half of a training.
 per_step = {
     name: 1000 * f.history["epoch_seconds"].median() * f.history["epoch"].max() / f.steps
     for name, f in fitted.items()
@@ -530,7 +530,8 @@ Markdown(
     + ". That leaves out what the teacher computes for one student before it trains, its states for "
     f"layer losses or its answers to more text: {max(prepared.values()):.1f} s and "
     f"{max(kept_mb.values(), default=0):,.0f} MB of disk at most. Times of a step are those of the "
-    "median epoch. A student that learns from answers alone computes its last layer for the first "
+    "median epoch, and rough: trainings ran one after the other, beside whatever else the machine did, "
+    "another chapter of the study for instance. A student that learns from answers alone computes its last layer for the first "
     "token only, which changes no gradient; hidden states and attention need it whole, and that is "
     "part of what they cost."
 )
@@ -579,6 +580,20 @@ verdicts.round(2)
 
 # %%
 width, others = teacher.config.hidden_size, teacher.config.num_attention_heads
+how_tuned = ""
+if "student-intermediate-tuned" in students:
+    if not any(tuned[f"{term}_weight"] for term in ("hidden", "attention")):
+        how_tuned = "The weights of `student-intermediate-tuned` are balanced, not tuned. "
+    elif records.chosen(run.work, "03b_recipes"):
+        how_tuned = (
+            "`student-intermediate-tuned` was the best of several on the tune part and `student-kd` was "
+            "not tuned, which pushes against C6; chapter 3b has the best temperature beside it. "
+        )
+    else:
+        how_tuned = (
+            "The weights of `student-intermediate-tuned` were tuned in another study, `minilm`'s chapter "
+            "3b, for its teacher; what others would do for this one is open. "
+        )
 Markdown(
     f"C6 speaks of unlike architectures. Here student and teacher have {layers} and {teacher_layers} "
     f"layers, {heads} and {others} heads, and hidden states of width {hidden} and {width}: "
@@ -587,16 +602,15 @@ Markdown(
         if width == hidden
         else "the student's are projected. "
     )
+    + how_tuned
     + (
-        "`student-intermediate-tuned` was the best of several on the tune part and `student-kd` was not "
-        "tuned, which pushes against C6; chapter 3b has the best temperature beside it. "
-        if any(tuned[f"{term}_weight"] for term in ("hidden", "attention"))
-        else "The weights of `student-intermediate-tuned` are balanced, not tuned. "
+        "C9 is pushed the other way: `student-map-reversed` has the weights that were found for the map "
+        "in order, and none of its own. "
+        if "student-map-reversed" in students
+        else ""
     )
-    + "C9 is pushed the other way: `student-map-reversed` has the weights that were found for the map in "
-    "order, and none of its own. "
     + "Every student was trained once, and these intervals do not hold what another seed would change; "
-    "chapter 3b has a look at that, too."
+    "chapter 3b of the study `minilm` has a look at that, too."
 )
 
 # %% [markdown]
@@ -640,7 +654,7 @@ for end, name in (("", "random weights"), ("-init", "the teacher's layers")):
         if taught in repeats:
             test = stats.mcnemar(np.ones(missed.sum(), int), repeats["kd"], repeats[taught])
             count = repeats[taught].sum()
-            controls.append(f"the one {told_by} {count} (McNemar p = {test.p:.2f})")
+            controls.append(f"the one {told_by} {count} (McNemar p = {test.p:.2g})")
     lines.append(
         f"* From {name}: of the teacher's {missed.sum()} errors the distilled student repeats "
         f"{repeats['kd'].sum()}, {', '.join(controls)}."
@@ -727,7 +741,8 @@ run.ask_elsewhere("elsewhere-students", [v for v in made_of_layers if v in stude
 def told(variant, against):
     """A difference in words."""
     d = run.contrast(variant, against)
-    text = f"{100 * d.diff:+.1f} points (95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f})"
+    diff, low, high = (round(100 * value, 1) + 0.0 for value in (d.diff, d.low, d.high))  # no -0.0
+    text = f"{diff:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
     clear = d.low > 0 or d.high < 0
     return text if clear else f"{text}, which one fold cannot tell from nothing"
 

@@ -246,7 +246,7 @@ ways = {
     "made": {
         "temperature": labels_and_teacher.get("temperature", "none"),
         "share of the labels": labels_and_teacher.get("alpha", 1.0),
-        "unlabelled sentences": made.get(f"{size}_transfer", 0),
+        "unlabelled sentences": made.get(f"{size}_transfer", "none"),
         "weight of hidden states": loss.get("hidden_weight", 0.0),
         "weight of attention": loss.get("attention_weight", 0.0),
         "weight of embeddings": loss.get("embedding_weight", 0.0),
@@ -255,7 +255,7 @@ ways = {
     "continued": {
         "temperature": temperature,
         "share of the labels": alpha,
-        "unlabelled sentences": 0,
+        "unlabelled sentences": "none",
         "weight of hidden states": 0.0,
         "weight of attention": 0.0,
         "weight of embeddings": 0.0,
@@ -536,8 +536,9 @@ Markdown(
 # ## Is it the rate?
 #
 # A rate at which hardly any weight changes its level would decide the question before it is asked. On
-# fold 0 the models trained for INT8 and for INT4 and their control are therefore trained at other rates,
-# too, and scored on the validation part. It is a look at how much hangs on the rate: nothing is chosen.
+# fold 0 the models trained for INT8 and for INT4 and their control are therefore scored on the validation
+# part at each of the parameter `rates` besides their own. It is a look at how much hangs on the rate:
+# nothing is chosen.
 
 # %%
 rows, as_scored = [], {"INT8": "qat", "INT4": "qat-int4"}

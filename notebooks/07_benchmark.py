@@ -679,7 +679,7 @@ if len(pruned):
     lines.append(
         chapter.told(
             f"Models without some of their heads ({len(pruned)}), in the same runtime",
-            "faster than the teacher, as arithmetic promises",
+            "faster than the teacher",
             f"{speedup.min():.2f} to {speedup.max():.2f} times as fast, "
             f"{promised.min():.2f} to {promised.max():.2f} of what was promised",
             bench.between(speedup, noise, low=1),

@@ -80,7 +80,8 @@ def all_above(lows: ArrayLike, highs: ArrayLike, bound: float) -> bool | None:
 def in_points(difference: stats.Difference) -> str:
     """A difference in macro-F1 and its interval, in points: ``-0.31 (-0.92 to +0.27)``."""
     values = (difference.diff, difference.low, difference.high)
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value + 0.0 for value in values))
+    rounded = (round(100 * value, 2) + 0.0 for value in values)  # no -0.00
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*rounded)
 
 
 def contrast_table(found: Mapping[tuple[str, str], stats.Difference]) -> pd.DataFrame:
