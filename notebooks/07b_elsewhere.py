@@ -290,9 +290,13 @@ for (variant, baseline), both in found.items():
     )
 lost = 100 * (by_variant.loc["teacher", "at home"] - by_variant.loc[there, "at home"])
 Markdown(
-    "\n".join(lines) + "\n\nAt home the most that any of these models loses against the teacher is "
-    f"{lost.max():.1f} points (`{lost.idxmax()}`); by changing the domain the teacher itself loses "
-    f"{falls['teacher']:.1f}."
+    "\n".join(lines)
+    + (
+        f"\n\nAt home the furthest below the teacher is `{lost.idxmax()}`, by {lost.max():.1f} points"
+        if lost.max() > 0
+        else "\n\nAt home none of these models is below the teacher"
+    )
+    + f"; by changing the domain the teacher itself loses {falls['teacher']:.1f}."
 )
 
 # %% [markdown]
