@@ -471,9 +471,10 @@ def judged(bits, low):
     """The module that loses most, in words, and whether all of them lose less than ``-low``."""
     some = alone[alone["bits"] == bits].sort_values("diff")
     worst, beyond = some.iloc[0], int((some["diff_high"] < low).sum())
+    most = round(0 - 100 * worst["diff"], 1)
     value = (
-        f"{0 - 100 * worst['diff']:.1f} points at most ({worst['variant']}), {beyond} of {len(some)} "
-        f"intervals beyond"
+        f"{most:.1f} points at most{'' if most <= 0 else f' ({worst.variant})'}, "
+        f"{beyond} of {len(some)} intervals beyond"
     )
     # "No loss to be seen" needs no interval above 0, as long as none is below.
     held = True if low == beyond == 0 else all_above(some["diff_low"], some["diff_high"], low)
@@ -501,7 +502,7 @@ lines = [
     ),
 ]  # fmt: skip
 if to_uniform.high < 0:
-    lines.append("\nThis allocation loses to none at all: give each layer as many bits.")
+    lines.append("\nThis allocation does worse than none at all: give each layer as many bits.")
 elif to_reverse.low <= 0 <= to_reverse.high:
     lines.append(
         "\nWhere the bits go was not seen to matter, at equal bytes: give each layer as many."

@@ -90,7 +90,7 @@ for name, frame in {"results": results, "pooled": pooled}.items():
 # ## Verdicts so far
 #
 # Each claim has one contrast and one margin, fixed before any run. It is **supported** where the
-# whole interval lies on the claim's side of the margin, and **refuted** where the whole interval
+# whole interval lies on the claim's side of the margin, else **refuted** where the whole interval
 # lies on the other side, or leaves out the effect that was claimed, if a number was (it stands
 # beside the margin). Else it is **undecided**, and the table says what difference such a study would
 # have seen four times out of five. Holm's correction runs over the contrasts of this table; its p is
@@ -202,11 +202,11 @@ Markdown(report.markdown(sources) if len(sources.columns) > 2 else "There is one
 #
 # What chapter 3 asks of its students, one thing at a time, pooled: as description, without a p. A
 # verdict above on soft labels is to be read beside the lines on smoothed labels and on another
-# sentence's advice, which soften as much and know nothing of the sentence.
+# sentence's advice, which know nothing of the sentence: advice softens as much there, smoothing less.
 
 # %%
 taught = report.beside(run.work, results, claims.TEACHING, draws=draws)
-Markdown(report.markdown(taught) if len(taught) else "No student has been taught yet.")
+Markdown(report.markdown(taught) if len(taught) else "No student of chapter 3 has been taught yet.")
 
 # %% [markdown]
 # ## What INT8 changes
@@ -334,7 +334,14 @@ if len(chapters):
 
 # %%
 seeds = tested.groupby("variant")["seed"].nunique()
-tuned = records.read_sweeps(run.work, "recipes")
+tuned_too = ""
+if records.read_sweeps(run.work, "recipes"):
+    tuned_too = ", but for the students of chapter 3b"
+elif set(tested["variant"]) & {"student-small", "student-tiny"}:
+    tuned_too = (
+        "; `student-small` and `student-tiny` have recipes that another study, `minilm`, chose for its "
+        "own teacher"
+    )
 several = ", ".join(f"`{variant}`" for variant in seeds[seeds > 1].index)
 limits = {
     "The sentences are synthetic. What holds on them may fail on real ones.": study.synthetic,
@@ -345,7 +352,7 @@ limits = {
     "every other difference.": seeds.min() == 1,
     f"One teacher, `{study.model}`: a verdict names it, and holds for it alone.": True,
     "Learning rates, epochs and schedules were fixed, and not tuned again for each variant"
-    f"{', but for the students of chapter 3b' if tuned else ''}.": True,
+    f"{tuned_too}.": True,
     "Sentences have one label each, although annotators disagreed on some.": True,
 }
 Markdown("\n".join(f"- {limit}" for limit, holds in limits.items() if holds))

@@ -589,7 +589,7 @@ def test_headline_tells_a_change_of_runtime_from_compression(tmp_path, monkeypat
     shutil.rmtree(folder / "measures")
     told = report.headline(tmp_path)
     assert "| MB |\n" in told
-    assert "has not been timed yet" in told
+    assert "has not timed these models yet" in told
 
 
 def test_what_int8_brings_is_told_by_processor(tmp_path, monkeypatch):

@@ -43,8 +43,8 @@ def scores(
     """Macro-F1 with its 95 % interval, one line a variant, in the order given.
 
     Columns: variant, macro_f1, ci_low, ci_high; `fold_scores`, a list of each fold's own score, is
-    drawn as small ticks where it is there. `reference` names a variant to draw a line at; `part`
-    says which sentences were scored.
+    drawn as small ticks where it is there, and who ran on fewer folds than others says so.
+    `reference` names a variant to draw a line at; `part` says which sentences were scored.
     """
     figure, (ax,) = panels(1, title, height=1.5 + 0.33 * len(pooled))
     floor = _floor(pooled)
@@ -61,7 +61,12 @@ def scores(
     if reference is not None and (pooled["variant"] == reference).any():
         at = pooled.loc[pooled["variant"] == reference, "macro_f1"].iloc[0]
         ax.axvline(at, color=COLOURS[family(reference)], linewidth=1, linestyle="--", zorder=0)
-    rows(ax, pooled["variant"])
+    names = pooled["variant"]
+    if "fold_scores" in pooled:
+        folds = pooled["fold_scores"].str.len()
+        few = names + " (" + folds.astype(str) + f" of {folds.max()} folds)"
+        names = names.where(folds == folds.max(), few)
+    rows(ax, names)
     ticks = "; ticks: each fold alone" if "fold_scores" in pooled else ""
     ax.set_xlabel(f"macro-F1 on the sentences {part} (95 % interval{ticks})", loc="right")
     family_legend(figure, pooled["variant"])

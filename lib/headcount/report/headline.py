@@ -45,7 +45,7 @@ INT8_TEACHER = "teacher-int8"
 PROCESSORS = (
     f"INT8 belongs to a processor: `{INT8_TEACHER}` against the FP32 teacher, where it was timed."
 )
-NO_SPEED = "This study has not been timed yet."
+NO_SPEED = "Chapter 7 has not timed these models yet."
 NOTHING = "No study has been published yet: `make study` makes the first one."
 
 

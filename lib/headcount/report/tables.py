@@ -257,7 +257,8 @@ def by_class(folder: Path, variants: Sequence[str]) -> pd.DataFrame:
             "F1 negative": "f1_negative", "F1 neutral": "f1_neutral", "F1 positive": "f1_positive",
             "accuracy": "accuracy", "ECE": "ece",
         }  # fmt: skip
-        rows.append({"variant": variant} | {k: f"{found_scores[v]:.3f}" for k, v in names.items()})
+        row = {"variant": variant} | {k: f"{found_scores[v]:.3f}" for k, v in names.items()}
+        rows.append(row | {"rows": f"{len(found):,}"})
     return pd.DataFrame(rows)
 
 
