@@ -94,9 +94,9 @@ for name, frame in {"results": results, "pooled": pooled}.items():
 # lies on the other side, or leaves out the effect that was claimed, if a number was (it stands
 # beside the margin). Else it is **undecided**, and the table says what difference such a study would
 # have seen four times out of five. Holm's correction runs over the contrasts of this table; its p is
-# of no difference at all, whatever the margin, and no verdict rests on it. "Right alone" counts the
-# predictions (sentences times trainings) that only the first, and only the second, of the two models
-# gets right.
+# of no difference at all, whatever the margin. No verdict rests on it; one that rests on the sign of a
+# difference, and whose p is above 0.05, says so. "Right alone" counts the predictions (sentences times
+# trainings) that only the first, and only the second, of the two models gets right.
 
 # %%
 tried = judged.dropna(subset="diff")

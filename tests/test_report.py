@@ -432,6 +432,22 @@ def test_three_seeds_are_asked_of_c1(tmp_path):
     assert not shown["verdict"].iloc[1:].str.contains("seeds").any()
 
 
+def test_a_verdict_by_sign_says_when_holm_would_not_have_it(tmp_path):
+    make_study(tmp_path, folds=(0,))
+    judged = claims.judge(tmp_path, draws=100).set_index("id")
+    told = {}
+    for p_holm in (0.04, 0.06):
+        judged.loc[["C1", "C10"], "p_holm"] = p_holm
+        judged.loc[["C1", "C10"], ["diff", "diff_low", "diff_high"]] = -0.03, -0.05, -0.01
+        judged.loc[["C1", "C10"], "verdict"] = "refuted"
+        shown = report.contrasts(judged.reset_index(), report.describe(tmp_path))
+        told[p_holm] = shown.set_index(shown["claim"].str[2:5])["verdict"]
+    after = told[0.06].str.contains("not after Holm's correction")
+    assert after["C1*"]
+    assert not after["C10"]  # its margin is not 0
+    assert not told[0.04].str.contains("Holm").any()
+
+
 def test_an_effect_that_was_claimed_stands_beside_the_margin(tmp_path):
     make_study(tmp_path, folds=(0,))
     shown = report.contrasts(claims.judge(tmp_path, draws=100), report.describe(tmp_path))

@@ -110,6 +110,9 @@ def contrasts(judged: pd.DataFrame, study: Study) -> pd.DataFrame:
         if line.verdict == "undecided" and line.detectable:
             seen = difference(line.unit, line.detectable).lstrip("+")
             verdict += f"; {seen} could have been seen"
+        by_sign = not line.margin and (line.diff_low > 0 or line.diff_high < 0)
+        if line.verdict != "undecided" and by_sign and line.p_holm > 0.05:
+            verdict += "; not after Holm's correction"
         if line.seeds < line.seeds_needed:
             verdict += f"; {line.seeds:.0f} of {line.seeds_needed} seeds"
         rows.append(
