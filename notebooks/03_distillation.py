@@ -580,37 +580,39 @@ verdicts.round(2)
 
 # %%
 width, others = teacher.config.hidden_size, teacher.config.num_attention_heads
-how_tuned = ""
+text = ""
 if "student-intermediate-tuned" in students:
+    text = (
+        f"C6 speaks of unlike architectures. Here student and teacher have {layers} and "
+        f"{teacher_layers} layers, {heads} and {others} heads, and hidden states of width {hidden} and "
+        f"{width}: "
+        + (
+            "equal, so that no projection is needed. The two are less unlike than the seed study's "
+            "were. "
+            if width == hidden
+            else "the student's are projected. "
+        )
+    )
     if not any(tuned[f"{term}_weight"] for term in ("hidden", "attention")):
-        how_tuned = "The weights of `student-intermediate-tuned` are balanced, not tuned. "
+        text += "The weights of `student-intermediate-tuned` are balanced, not tuned. "
     elif records.chosen(run.work, "03b_recipes"):
-        how_tuned = (
+        text += (
             "`student-intermediate-tuned` was the best of several on the tune part and `student-kd` was "
             "not tuned, which pushes against C6; chapter 3b has the best temperature beside it. "
         )
     else:
-        how_tuned = (
+        text += (
             "The weights of `student-intermediate-tuned` were tuned in another study, `minilm`'s chapter "
             "3b, for its teacher; what others would do for this one is open. "
         )
-Markdown(
-    f"C6 speaks of unlike architectures. Here student and teacher have {layers} and {teacher_layers} "
-    f"layers, {heads} and {others} heads, and hidden states of width {hidden} and {width}: "
-    + (
-        "equal, so that no projection is needed. The two are less unlike than the seed study's were. "
-        if width == hidden
-        else "the student's are projected. "
-    )
-    + how_tuned
-    + (
+if "student-map-reversed" in students:
+    text += (
         "C9 is pushed the other way: `student-map-reversed` has the weights that were found for the map "
         "in order, and none of its own. "
-        if "student-map-reversed" in students
-        else ""
     )
-    + "Every student was trained once, and these intervals do not hold what another seed would change; "
-    "chapter 3b of the study `minilm` has a look at that, too."
+Markdown(
+    text + "Every student was trained once, and these intervals do not hold what another seed would "
+    "change; chapter 3b of the study `minilm` has a look at that, too."
 )
 
 # %% [markdown]
