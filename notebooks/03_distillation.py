@@ -611,7 +611,8 @@ if "student-map-reversed" in students:
         "in order, and none of its own. "
     )
 Markdown(
-    text + "Every student was trained once, and these intervals do not hold what another seed would "
+    text
+    + "Every student was trained once, and these intervals do not hold what another seed would "
     "change; chapter 3b of the study `minilm` has a look at that, too."
 )
 
