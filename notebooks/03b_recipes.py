@@ -725,7 +725,8 @@ for size in sizes:
     knobs[f"temperature, {size}"] = [*at_temperatures[size]]
     as_long = next(iter(candidates[size]))
     knobs[f"labels or teacher, {size}"] = [as_long, f"{size}-hard"]
-    knobs[f"epochs, {size}"] = [as_long, *(f"{size}-{name}-steps" for name in longer)]
+    if longer:
+        knobs[f"epochs, {size}"] = [as_long, *(f"{size}-{name}-steps" for name in longer)]
     for name in longer:
         knobs[f"{name} text, {size}"] = [f"{size}-{name}-steps", f"{size}-{name}"]
     knobs[f"layer losses, {size}"] = [so_far[size], f"{size}-layers"]
