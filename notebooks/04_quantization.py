@@ -111,6 +111,7 @@ threads = 2
 # Studied
 few_bits = ["teacher", "student-small"]  # rounded in other ways, too
 trimmed = "student-small"  # and gets a smaller vocabulary
+trimmed_besides = ["student-tiny"]  # so do these
 # Fixed
 probe_sentences = 200
 errors_shown = 5
@@ -486,31 +487,38 @@ for variant in variants:
 # piece is kept because of a sentence of the validation or test part. Positions beyond the greatest
 # length that the study reads go, too.
 
+
 # %%
-smaller = None
-if trimmed in variants:
-    whole = run.load(trimmed)
-    model, smaller = vocabulary.trim(whole, run.tokenizer(), run.domain_texts())
+def with_fewer_words(variant):
+    """Record a model with a smaller vocabulary, and its INT8; returns the model and its tokenizer."""
+    name = f"{variant}-trimmed"
+    model, pieces = vocabulary.trim(run.load(variant), run.tokenizer(), run.domain_texts())
     model = vocabulary.cut_positions(model, run.facts["max_length"])
-    folder = run.save(f"{trimmed}-trimmed", model, smaller)
-    fp32[f"{trimmed}-trimmed"] = run.predict(model, parts.test, smaller)
-    run.score(
-        f"{trimmed}-trimmed", fp32[f"{trimmed}-trimmed"], parts.test,
-        model=model, folder=folder, baseline=trimmed,
-    )  # fmt: skip
-    folder = run.deploy(f"{trimmed}-trimmed-onnx", model, tokenizer=smaller)
-    ids = run.tokenize(parts.test, smaller).input_ids
+    folder = run.save(name, model, pieces)
+    fp32[name] = run.predict(model, parts.test, pieces)
+    run.score(name, fp32[name], parts.test, model=model, folder=folder, baseline=variant)
+    folder = run.deploy(f"{name}-onnx", model, tokenizer=pieces)
+    ids = run.tokenize(parts.test, pieces).input_ids
     control = export.OnnxClassifier(folder, run.threads).logits(ids)
-    np.testing.assert_allclose(control, fp32[f"{trimmed}-trimmed"], atol=1e-3)
-    name = f"{trimmed}-trimmed-int8"
-    logits[name] = run.ship(
-        name, model, "int8", baseline=f"{trimmed}-trimmed", tokenizer=smaller,
+    np.testing.assert_allclose(control, fp32[name], atol=1e-3)
+    logits[f"{name}-int8"] = run.ship(
+        f"{name}-int8", model, "int8", baseline=name, tokenizer=pieces,
         onnx_file=folder / "model.onnx",
     )  # fmt: skip
+    return model, pieces
+
+
+with_fewer = {
+    variant: with_fewer_words(variant)
+    for variant in dict.fromkeys([trimmed, *trimmed_besides])
+    if variant in variants
+}
+model, smaller = with_fewer.get(trimmed, (None, None))
 
 # %%
 text = f"There is no `{trimmed}` in this study."
 if smaller is not None:
+    whole, name = run.load(trimmed), f"{trimmed}-trimmed-int8"
     known = parts.train.head(500)
     ours, theirs = run.tokenize(known, smaller), run.tokenize(known)
     assert [*map(len, ours.input_ids)] == [*map(len, theirs.input_ids)]
@@ -633,8 +641,7 @@ outcome.round(3)
 
 # %%
 halves = [(f"{v}-int8", f"{v}-int8-weights") for v in variants]
-words = [(f"{trimmed}-trimmed", trimmed), (f"{trimmed}-trimmed-int8", trimmed)]
-words = words if smaller is not None else []
+words = [(f"{v}-trimmed{end}", v) for v in with_fewer for end in ("", "-int8")]
 found = {pair: run.contrast(*pair) for pair in [*twins.items(), *halves, *words]}
 contrasts = chapter.contrast_table(found).assign(margin=claims.BY_ID["C10"].margin)
 run.table(contrasts, "contrasts")
@@ -843,7 +850,8 @@ Markdown(text)
 # Models that may be shipped also answer sentences from elsewhere, for chapter 7b to judge.
 
 # %%
-may_be_shipped = ["teacher", "teacher-int8", f"{trimmed}-int8", f"{trimmed}-trimmed-int8"]
+may_be_shipped = ["teacher", "teacher-int8"]
+may_be_shipped += [f"{v}{end}" for v in with_fewer for end in ("-int8", "-trimmed-int8")]
 run.ask_elsewhere("elsewhere-int8", [v for v in may_be_shipped if run.has(v)])
 
 # %% [markdown]

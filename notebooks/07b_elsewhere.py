@@ -84,6 +84,7 @@ variants = [
     "student-small-int8",
     "student-small-trimmed-int8",
     "student-tiny",
+    "student-tiny-trimmed-int8",
     "teacher-continued-15",
     "heads-entropy-50",
     "heads-random-50",
