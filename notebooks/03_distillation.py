@@ -744,7 +744,7 @@ run.ask_elsewhere("elsewhere-students", [v for v in made_of_layers if v in stude
 def told(variant, against):
     """A difference in words."""
     d = run.contrast(variant, against)
-    diff, low, high = (round(100 * value, 1) + 0.0 for value in (d.diff, d.low, d.high))  # no -0.0
+    diff, low, high = chapter.rounded_points(d, 1)
     text = f"{diff:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
     clear = d.low > 0 or d.high < 0
     return text if clear else f"{text}, which one fold cannot tell from nothing"

@@ -218,7 +218,7 @@ def standings(arms):
 
 
 def told(d):
-    return f"{100 * d.diff:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+    return "{:+.1f} points ({:+.1f} to {:+.1f})".format(*chapter.rounded_points(d, 1))
 
 
 def shown(table):

@@ -471,7 +471,7 @@ def judged(bits, low):
     """The module that loses most, in words, and whether all of them lose less than ``-low``."""
     some = alone[alone["bits"] == bits].sort_values("diff")
     worst, beyond = some.iloc[0], int((some["diff_high"] < low).sum())
-    most = round(0 - 100 * worst["diff"], 1)
+    most = round(-100 * worst["diff"], 1) + 0.0  # no -0.0
     value = (
         f"{most:.1f} points at most{'' if most <= 0 else f' ({worst.variant})'}, "
         f"{beyond} of {len(some)} intervals beyond"

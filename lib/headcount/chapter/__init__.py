@@ -79,9 +79,13 @@ def all_above(lows: ArrayLike, highs: ArrayLike, bound: float) -> bool | None:
 
 def in_points(difference: stats.Difference) -> str:
     """A difference in macro-F1 and its interval, in points: ``-0.31 (-0.92 to +0.27)``."""
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*rounded_points(difference, 2))
+
+
+def rounded_points(difference: stats.Difference, digits: int) -> list[float]:
+    """A difference in macro-F1 and its interval, in points, rounded; none of them is -0.0."""
     values = (difference.diff, difference.low, difference.high)
-    rounded = (round(100 * value, 2) + 0.0 for value in values)  # no -0.00
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*rounded)
+    return [round(100 * value, digits) + 0.0 for value in values]
 
 
 def contrast_table(found: Mapping[tuple[str, str], stats.Difference]) -> pd.DataFrame:

@@ -75,13 +75,12 @@ class Inputs:
             teachers = []
         elif self.chapter == "02_teacher":
             teachers = [one for one in teachers if one.fold != self.fold]
-        here = (self.device, self.precision)
-        for device, precision in sorted(records.trained_on(teachers) - {here}):
-            raise InputError(
-                f"{self.work} was begun with trainings in {precision} on {device}, and this "
-                f"machine trains in {self.precision} on {self.device}: go on where it began, or "
-                f"remove {self.work} and {self.artifacts} and begin again"
-            )
+        records.check_trained_on(
+            self.work,
+            teachers,
+            (self.device, self.precision),
+            f"go on where it began, or remove {self.work} and {self.artifacts} and begin again",
+        )
 
     def sentences(self) -> pd.DataFrame:
         """All labelled sentences with their groups and folds, as chapter 1 left them."""

@@ -45,10 +45,10 @@ from headcount.records.pooled import (
     POOLED_COLUMNS,
     SETTINGS,
     check_one_study,
+    check_trained_on,
     contrast,
     interval,
     pool,
-    trained_on,
 )
 from headcount.records.tables import (
     READINGS,
@@ -76,6 +76,7 @@ __all__ = [
     "Result",
     "Sweep",
     "check_one_study",
+    "check_trained_on",
     "chosen",
     "contrast",
     "interval",
@@ -91,7 +92,6 @@ __all__ = [
     "scores",
     "sweep",
     "table",
-    "trained_on",
     "write",
     "write_bytes",
     "write_finding",

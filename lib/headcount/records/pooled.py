@@ -77,13 +77,22 @@ def check_one_study(folder: Path, found: Sequence[Result]) -> None:
             )
 
 
-def trained_on(found: Sequence[Record]) -> set[tuple[str, str]]:
-    """Device and training precision of records that were trained: ``{("cpu", "bf16")}``.
+def check_trained_on(
+    folder: Path, teachers: Sequence[Record], here: tuple[str, str], otherwise: str
+) -> None:
+    """Refuse to go on with trainings of another kind of machine: :func:`check_one_study`, early.
 
-    More than one pair cannot be pooled (:func:`check_one_study`).
+    Args:
+        here: this machine's device and training precision, such as ``("cpu", "bf16")``.
+        otherwise: what to do instead, for the message.
     """
-    pairs = {(one.device, one.provenance.config.get("training_precision")) for one in found}
-    return {(device, precision) for device, precision in pairs if precision}
+    pairs = {(one.device, one.provenance.config.get("training_precision")) for one in teachers}
+    if others := sorted(pair for pair in pairs - {here} if pair[1]):
+        device, precision = others[0]
+        raise InputError(
+            f"{folder} was trained on {device} in {precision}, and this machine trains in "
+            f"{here[1]} on {here[0]}: {otherwise}"
+        )
 
 
 def interval(

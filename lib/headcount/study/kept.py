@@ -66,7 +66,14 @@ def candidates(plan: Plan, reports: Path = REPORTS) -> list[Job]:
     found = [job for job in plan.pairs if job[0] not in always and stamp(report, job).exists()]
     found = closed([job for job in found if not _begun(plan, job)], plan.pairs)
     if found:
-        _check_machine(report)
+        device = train.device()
+        records.check_trained_on(
+            report,
+            records.read(report, variant="teacher"),
+            (device, train.precision(device)),
+            "no teacher would have the published weights; run --keep on a machine of that kind, or "
+            "make all anew without it",
+        )
     return sorted(found, key=lambda job: graph.depth(job[0]))
 
 
@@ -90,18 +97,6 @@ def closed(jobs: Sequence[Job], pairs: Sequence[Job]) -> list[Job]:
         if stay == taken:
             return taken
         taken = stay
-
-
-def _check_machine(report: Path) -> None:
-    device = train.device()
-    here = (device, train.precision(device))
-    teachers = records.read(report, variant="teacher")
-    for there in sorted(records.trained_on(teachers) - {here}):
-        raise InputError(
-            f"{report} was trained on {there[0]} in {there[1]}, and this machine trains on "
-            f"{here[0]} in {here[1]}: no teacher would have the published weights; run --keep on "
-            "a machine of that kind, or make all anew without it"
-        )
 
 
 def _begun(plan: Plan, job: Job) -> bool:
