@@ -138,12 +138,9 @@ Markdown("Not yet run:\n\n" + report.open_claims(judged))
 aims = report.aims(run.work, study, draws=draws)
 if (aims["outcome"] == claims.NOT_RUN).all():
     display(Markdown("No chapter that an aim reads has run yet."))
-elif study.name != report.AIMS_PROFILE:
-    display(
-        Markdown(
-            f"The limits in megabytes and layers were set for the profile `{report.AIMS_PROFILE}`."
-        )
-    )
+elif study.model != report.AIMS_MODEL:
+    told = f"The limits in megabytes and layers were set for the teacher `{report.AIMS_MODEL}`."
+    display(Markdown(told))
 Markdown(report.markdown(aims))
 
 # %% [markdown]

@@ -21,7 +21,8 @@
 # |---|---|
 # | `offline` | synthetic sentences, MiniLM: a first look |
 # | `minilm` | Financial PhraseBank and FiQA, MiniLM |
-# | `minilm-short` | the same on one fold, and only what ends in models to ship |
+# | `minilm-students` | the same sentences, students and INT8 alone |
+# | `minilm-short` | the same again, and only what ends in models to ship |
 # | `finbert` | the same with the seed study's teacher, which had seen most of the test sentences |
 # | `finbert-clean` | the same with a teacher of its size that had not |
 

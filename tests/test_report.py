@@ -512,12 +512,18 @@ def test_missing_inputs_are_one_line(tmp_path):
 
 
 def test_markdown_tables_survive_pipes_and_align_numbers():
-    frame = pd.DataFrame({"variant": ["a", "b"], "x": ["1.0", "–"], "y": ["p|q", "r"]})
-    assert report.markdown(frame).splitlines() == [
-        "| variant | x | y |",
-        "| :-- | --: | :-- |",
-        "| `a` | 1.0 | p\\|q |",
-        "| `b` | – | r |",
+    columns = {
+        "variant": ["a", "b"],
+        "x": ["1.0", "–"],
+        "range": ["[−0.1, 0.2]", "[0.1, 0.2]"],
+        "y": ["p|q", "r"],
+        "link": ["[r](r.md)", "–"],
+    }
+    assert report.markdown(pd.DataFrame(columns)).splitlines() == [
+        "| variant | x | range | y | link |",
+        "| :-- | --: | --: | :-- | :-- |",
+        "| `a` | 1.0 | [−0.1, 0.2] | p\\|q | [r](r.md) |",
+        "| `b` | – | [0.1, 0.2] | r | – |",
     ]
 
 
@@ -578,6 +584,28 @@ def test_headline_shows_what_its_rows_are_compared_with(tmp_path, monkeypatch):
         "teacher-continued-15",
         "heads-entropy-50",
     ]
+
+
+def test_headline_shows_of_a_second_study_what_the_first_has_not(tmp_path):
+    for name in ("minilm-students", "finbert-clean"):
+        make_study(tmp_path / name, study=name, folds=(0,), source="fiqa", n=40)
+    alone = records.pool(tmp_path / "minilm-students", draws=50)
+    alone.to_csv(tmp_path / "minilm-students" / "pooled.csv", index=False)
+    alone.to_csv(tmp_path / "finbert-clean" / "pooled.csv", index=False)
+    assert report.headline(tmp_path).count("Profile `") == 1  # a row above decides
+
+    first = make_study(tmp_path / "minilm", study="minilm", folds=(0,), source="fiqa", n=40)
+    without = alone[~alone["variant"].str.startswith("student-")]
+    without.to_csv(first / "pooled.csv", index=False)
+    _, of_first, of_second = report.headline(tmp_path).split("Profile `")
+    assert of_first.startswith("minilm`")
+    assert "| `student-" not in of_first
+    assert of_second.startswith("minilm-students`")
+    rows = [line.split("`")[1] for line in of_second.splitlines() if line.startswith("| `")]
+    assert rows == ["tfidf", "teacher", "student-kd-init", "student-kd-init-int8"]
+
+    alone.to_csv(first / "pooled.csv", index=False)
+    assert report.headline(tmp_path).count("Profile `") == 1
 
 
 def test_headline_tells_a_change_of_runtime_from_compression(tmp_path, monkeypatch):

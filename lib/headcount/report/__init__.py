@@ -9,7 +9,7 @@
     python -m headcount.report check                     headline --check, then age
 """
 
-from headcount.report.aims import AIMS, AIMS_PROFILE, aims
+from headcount.report.aims import AIMS, AIMS_MODEL, aims
 from headcount.report.headline import HEADLINE, headline, write_headline
 from headcount.report.int8 import flips, int8_questions
 from headcount.report.page import render
@@ -35,7 +35,7 @@ from headcount.report.tables import (
 
 __all__ = [
     "AIMS",
-    "AIMS_PROFILE",
+    "AIMS_MODEL",
     "HEADLINE",
     "Study",
     "aims",

@@ -20,8 +20,8 @@ from headcount.report.tables import (
     speeds,
 )
 
-# The limits in bytes and layers were set for this profile's models.
-AIMS_PROFILE = "minilm"
+# The limits in bytes and layers were set for this teacher's students.
+AIMS_MODEL = "minilm"
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from headcount.report.tables import (
 )
 
 BEGIN, END = "<!-- headline:begin -->", "<!-- headline:end -->"
-# The first of these that is committed is shown: verdicts come from clean teachers and real text.
-STUDIES = ("minilm", "finbert-clean", "offline")
+# The first of these rows of which a study is committed is shown: verdicts come from clean teachers
+# and real text. Of one row, a later study is shown for what the earlier ones do not have.
+STUDIES = (("minilm", "minilm-students"), ("finbert-clean",), ("offline",))
 # Those of them that a study has are shown, each after its baseline.
 HEADLINE = (
     "tfidf", "teacher", "teacher-onnx", "teacher-int8",
@@ -50,17 +51,35 @@ NOTHING = "No study has been published yet: `make study` makes the first one."
 
 
 def headline(reports: Path) -> str:
-    """The headline in Markdown, from pooled.csv, the measures and the records of one study."""
-    folder = next((reports / n for n in STUDIES if (reports / n / "pooled.csv").exists()), None)
-    if folder is None:
+    """The headline in Markdown, from pooled.csv, the measures and the records of its studies."""
+    published = (
+        [reports / n for n in row if (reports / n / "pooled.csv").exists()] for row in STUDIES
+    )
+    folders = next(filter(None, published), [])
+    if not folders:
         return NOTHING
+    parts, shown = [], set()
+    for folder in folders:
+        baselines = pd.read_csv(folder / "pooled.csv").set_index("variant")["baseline"]
+        if new := [
+            variant for variant in HEADLINE if variant in baselines and variant not in shown
+        ]:
+            parts.append(_study(folder, _with_baselines(baselines, new)))
+            shown |= {*new}
+    if len(timed := by_processor(reports)):
+        parts += [PROCESSORS, markdown(timed)]
+    return "\n\n".join(parts)
+
+
+def _study(folder: Path, variants: list[str]) -> str:
+    """A study's line, the table of some of its variants, and what the table says."""
     study, results = describe(folder), records.table(folder)
     pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
     sizes = shipped(results).set_index("variant")["size_mb"]
     measures = records.measures(folder)
     ratios, runtimes = speeds(measures), measures.set_index("variant")["runtime"]
     rows = []
-    for variant in _with_baselines(pooled["baseline"]):
+    for variant in variants:
         line = pooled.loc[variant]
         difference = points(line["diff"], line["diff_low"], line["diff_high"])
         if difference != MISSING:
@@ -76,15 +95,13 @@ def headline(reports: Path) -> str:
             row["speed"] = _times(ratios, TORCH_TEACHER, variant)
             row["same runtime"] = _times(ratios, TEACHERS.get(runtimes.get(variant)), variant)
         rows.append(row)
-    place = f"{reports.name}/{study.name}"
+    place = f"{folder.parent.name}/{study.name}"
     notes = (
         "Scores and paired differences are on the pooled test parts. "
         f"{SPEED if ratios else NO_SPEED} "
         f"[Report]({place}/report.md), [all numbers]({place}/results.csv)."
     )
-    text = f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
-    timed = by_processor(reports)
-    return f"{text}\n\n{PROCESSORS}\n\n{markdown(timed)}" if len(timed) else text
+    return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
 
 
 def by_processor(reports: Path) -> pd.DataFrame:
@@ -159,10 +176,10 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _with_baselines(baselines: pd.Series) -> list[str]:
-    """The rows to show, of the variants in ``baselines`` (variant: baseline), baselines first."""
+def _with_baselines(baselines: pd.Series, variants: list[str]) -> list[str]:
+    """``variants``, each after its baseline and that one's own; ``baselines`` by variant."""
     shown: list[str] = []
-    for variant in HEADLINE:
+    for variant in variants:
         chain = []
         while variant in baselines.index and variant not in shown + chain:
             chain.append(variant)

@@ -26,7 +26,7 @@ def markdown(table: pd.DataFrame) -> str:
     columns = {}
     for name in table.columns:
         cells = [str(value).replace("|", "\\|") for value in table[name]]
-        numbers = all(re.match(r"[-+−–]?[\d–\[]|–$", cell) for cell in cells)
+        numbers = all(re.match(r"[-+−–]?\[?[-+−–]?\d|–", cell) for cell in cells)
         if name in ("variant", "minus", "chapter"):
             cells = [re.sub(r"^`?([\w-]+)`?", r"`\1`", cell) for cell in cells]
             numbers = False
