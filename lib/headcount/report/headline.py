@@ -60,27 +60,24 @@ def headline(reports: Path) -> str:
         return NOTHING
     parts, shown = [], set()
     for folder in folders:
-        baselines = pd.read_csv(folder / "pooled.csv").set_index("variant")["baseline"]
-        if new := [
-            variant for variant in HEADLINE if variant in baselines and variant not in shown
-        ]:
-            parts.append(_study(folder, _with_baselines(baselines, new)))
+        pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
+        new = [name for name in HEADLINE if name in pooled.index and name not in shown]
+        if new:
+            parts.append(_study(folder, pooled.loc[_with_baselines(pooled["baseline"], new)]))
             shown |= {*new}
     if len(timed := by_processor(reports)):
         parts += [PROCESSORS, markdown(timed)]
     return "\n\n".join(parts)
 
 
-def _study(folder: Path, variants: list[str]) -> str:
-    """A study's line, the table of some of its variants, and what the table says."""
+def _study(folder: Path, pooled: pd.DataFrame) -> str:
+    """A study's line, the table of some of its variants' pooled rows, and what the table says."""
     study, results = describe(folder), records.table(folder)
-    pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
     sizes = shipped(results).set_index("variant")["size_mb"]
     measures = records.measures(folder)
     ratios, runtimes = speeds(measures), measures.set_index("variant")["runtime"]
     rows = []
-    for variant in variants:
-        line = pooled.loc[variant]
+    for variant, line in pooled.iterrows():
         difference = points(line["diff"], line["diff_low"], line["diff_high"])
         if difference != MISSING:
             difference += f" vs `{line['baseline']}`"
