@@ -83,6 +83,7 @@ variants = [
     "student-small",
     "student-small-int8",
     "student-small-trimmed-int8",
+    "student-small-trimmed-int8-e4",
     "student-tiny",
     "student-tiny-trimmed-int8",
     "teacher-continued-15",

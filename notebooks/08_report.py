@@ -220,9 +220,10 @@ Markdown(report.markdown(changed) if len(changed) else "No INT8 model has been s
 # %% [markdown]
 # Comparisons that the table of scores does not have, as description, without a p. A
 # `-trimmed-int8` minus the FP32 model with its whole vocabulary is what trimming and rounding cost
-# together. An `-int8` minus its `-int8-weights`, where activations stay in FP32, is what rounding
-# the activations adds. A `-qat` minus the `-int8` of the same student is what a user gains who
-# trains on for INT8: C11 compares it with equal training in FP32 instead, and training on may harm.
+# together, and an `-int8-e4` minus its `-int8` what 4 bits for its embeddings add. An `-int8` minus
+# its `-int8-weights`, where activations stay in FP32, is what rounding the activations adds. A `-qat`
+# minus the `-int8` of the same student is what a user gains who trains on for INT8: C11 compares it
+# with equal training in FP32 instead, and training on may harm.
 
 # %%
 questions = report.int8_questions(results)

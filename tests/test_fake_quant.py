@@ -387,6 +387,7 @@ FILES = {
         quantize.weights_only(8),
         lambda src, dst: export.quantize_dynamic(src, dst, activations=False),
     ),
+    "int8-e4": (deployed(embedding_bits=4), export.quantize_embeddings_int4),
     "int4": (quantize.weights_only(4, block=32), export.quantize_int4),
 }
 
@@ -512,16 +513,21 @@ def test_the_integers_of_the_files_are_ours(exported):
         weight, codes = module.weight.detach(), grid.codes(module.weight).numpy()
         scale, zero_point = (end.squeeze().numpy() for end in grid.scale(weight))
         if isinstance(module, torch.nn.Embedding):
-            for file in FILES:
-                key = f"{name}.weight"
+            key, grid = f"{name}.weight", Grid(4, "block", 32)
+            found = stored["int8-e4"][f"{key}_Q4"].astype(int)
+            np.testing.assert_array_equal(found, grid.codes(weight).numpy())
+            scales = stored["int8-e4"][f"{key}_scales"]
+            np.testing.assert_allclose(scales, grid.scale(weight)[0][..., 0], rtol=1e-6)
+            for file in ("int8", "int8-weights", "int4"):
                 np.testing.assert_array_equal(stored[file][f"{key}_quantized"], codes)
                 np.testing.assert_array_equal(stored[file][f"{key}_zero_point"], zero_point)
                 np.testing.assert_allclose(stored[file][f"{key}_scale"], scale, rtol=1e-6)
             continue
         key = f"{name}.weight.T"
         key = key if f"{key}_quantized" in stored["int8"] else f"{name}.weight"
-        np.testing.assert_array_equal(stored["int8"][f"{key}_quantized"].T, codes)
-        np.testing.assert_allclose(stored["int8"][f"{key}_scale"], scale, rtol=1e-6)
+        for file in ("int8", "int8-e4"):
+            np.testing.assert_array_equal(stored[file][f"{key}_quantized"].T, codes)
+            np.testing.assert_allclose(stored[file][f"{key}_scale"], scale, rtol=1e-6)
         blocks = stored["int8-weights"][f"{key}_Q8"].astype(int) - 128
         np.testing.assert_array_equal(blocks.reshape(len(codes), -1)[:, : codes.shape[1]], codes)
         grid = Grid(4, "block", 32)
@@ -538,18 +544,23 @@ def test_all_of_the_product_is_integer_or_4_bits_and_nothing_is_left_over(export
     for name, product in (
         ("int8", "MatMulInteger"),
         ("int8-weights", "MatMulNBits"),
-        ("int4",) * 2,
+        ("int8-e4", "MatMulInteger"),
+        ("int4", "MatMulNBits"),
     ):
-        product = "MatMulNBits" if name == "int4" else product
         kinds = [node.op_type for node in onnx.load(files[name]).graph.node]
         assert kinds.count(product) == linears
-        assert ("DynamicQuantizeLinear" in kinds) == (name == "int8")
+        assert ("DynamicQuantizeLinear" in kinds) == (product == "MatMulInteger")
         assert "Gemm" not in kinds
         large = [c for c in export.constants(files[name]).values() if c.dtype == np.float32]
         assert max(c.size for c in large) <= 64 * 5  # scales of blocks
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+def stored_bytes(constant):
+    """Bytes in the file: numpy gives each integer of 4 bits a byte."""
+    return constant.nbytes // (2 if constant.dtype.name == "int4" else 1)
+
+
+@pytest.mark.parametrize("name", ["int8", "int8-e4", "int4"])
 def test_bytes_are_those_of_the_file_but_for_its_graph(exported, name):
     model, files = exported
     constants = export.constants(files[name])
@@ -558,7 +569,7 @@ def test_bytes_are_those_of_the_file_but_for_its_graph(exported, name):
     computed = quantize.simulated_bytes(model, FILES[name][0])
     assert computed == sum(counts.values())
     # Beside the weights a file has position ids and, as constants of its graph, a few numbers.
-    counted = sum(c.nbytes for c in constants.values()) - positions
+    counted = sum(stored_bytes(c) for c in constants.values()) - positions
     assert computed <= counted <= computed + 200
     bare = onnx.load(files[name])
     for constant in bare.graph.initializer:
@@ -566,12 +577,8 @@ def test_bytes_are_those_of_the_file_but_for_its_graph(exported, name):
             constant.ClearField(field)
     whole = files[name].stat().st_size
     assert whole - bare.ByteSize() - positions == pytest.approx(computed, rel=0.01)
-    by_kind = {np.dtype(np.uint8): 0, np.dtype(np.int8): 0, np.dtype(np.float32): 0}
-    for constant in constants.values():
-        if constant.dtype in by_kind:
-            by_kind[constant.dtype] += constant.nbytes
-    integers = by_kind[np.dtype(np.uint8)] + by_kind[np.dtype(np.int8)]
-    assert integers == counts["codes"] + counts["zero_points"]
+    integers = [c for c in constants.values() if c.dtype.name in ("uint8", "int8", "int4")]
+    assert sum(map(stored_bytes, integers)) == counts["codes"] + counts["zero_points"]
 
 
 def test_bytes_of_bits_that_no_file_has():

@@ -25,7 +25,7 @@ VARIANTS = {
     *("teacher-int4", "student-small-int4"),
     *(f"heads-{arm}-{percent}" for arm in ARMS for percent in (30, 50)),
     *("teacher-continued-9", "teacher-continued-15"),
-    *("student-small-trimmed", "student-small-trimmed-int8"),
+    *(f"student-small-trimmed{end}" for end in ("", "-int8", "-int8-e4")),
     *("student-small-continued", "student-small-continued-int8", "student-small-continued-int4"),
     *("student-small-qat", "student-small-quant-noise", "student-small-qat-int4"),
     *("student-small-q8bert", "student-small-continued-q8bert"),

@@ -306,26 +306,47 @@ def quantize_int4(src: Path, dst: Path) -> None:
 
     graph = ONNXModel(_quantized_dynamic(onnx.load(src), dst, ["Gather"]))
     graph.replace_gemm_with_matmul()  # pooler and classifier: MatMulNBits stands for MatMul alone
+    onnx.save(_in_four_bits(graph.model, "MatMul"), dst)
+
+
+def quantize_embeddings_int4(src: Path, dst: Path) -> None:
+    """Dynamic INT8 of linear layers, as `quantize_dynamic` makes it, and INT4 embedding tables.
+
+    A token's row becomes 4 bits, symmetric, in blocks of 32 of its dimensions, coded as
+    `quantize_int4` codes weights, and is made FP32 when it is looked up (ONNX Runtime's
+    GatherBlockQuantized, from 1.20): no product is computed in another way than in INT8.
+    """
+    tables = _in_four_bits(onnx.load(src), "Gather")
+    onnx.save(_quantized_dynamic(tables, dst, ["MatMul"]), dst)
+
+
+def _in_four_bits(model: onnx.ModelProto, operator: str) -> onnx.ModelProto:
+    _strip(model)
     with _quiet():
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
         quantizer = MatMulNBitsQuantizer(
-            graph.model,
+            model,
             bits=4,
             block_size=BLOCK,
             is_symmetric=True,
             accuracy_level=FP32_ACTIVATIONS,
+            op_types_to_quantize=(operator,),
         )
         quantizer.process()
     quantized = quantizer.model.model
     _strip(quantized)
-    onnx.save(quantized, dst)
+    return quantized
 
 
 PRECISIONS: dict[str, tuple[str, Callable[[Path, Path], None] | None]] = {
     "fp32": ("FP32", None),
     "int8": ("INT8 weights, dynamic INT8 activations", quantize_dynamic),
     "int8-weights": ("INT8 weights", partial(quantize_dynamic, activations=False)),
+    "int8-e4": (
+        "INT8 weights, dynamic INT8 activations, INT4 embeddings in blocks of 32",
+        quantize_embeddings_int4,
+    ),
     "int4": ("INT4 weights in blocks of 32, INT8 embeddings", quantize_int4),
 }
 """What a deployable folder's model is, in words, and what makes it so of an FP32 file."""

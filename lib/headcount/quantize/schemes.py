@@ -66,7 +66,7 @@ class Scheme:
         return {**asdict(self), "only": None if self.only is None else list(self.only)}
 
 
-def deployed() -> Scheme:
+def deployed(embedding_bits: int = 8) -> Scheme:
     """The arithmetic of :func:`headcount.export.quantize_dynamic`.
 
     Weights int8, symmetric by output row; each embedding table uint8, asymmetric; inputs of linear
@@ -74,8 +74,14 @@ def deployed() -> Scheme:
     is deployed is given one sentence at a time, so that is the sentence's real positions: here,
     too, neither neighbours nor padding count. In the last layer, all but W_K and W_V take the range
     of the first position, which is what :mod:`headcount.first_token` leaves of it in the file.
+
+    Args:
+        embedding_bits: fewer than 8 are symmetric, in blocks of 32 dimensions of a token; 4 is
+            :func:`headcount.export.quantize_embeddings_int4`.
     """
     table = Grid(reach="tensor", asymmetric=True)
+    if embedding_bits != 8:
+        table = Grid(embedding_bits, "block", BLOCK)
     return Scheme(linear=Grid(), embedding=table, activations="dynamic")
 
 

@@ -201,7 +201,7 @@ class Aim:
 AIMS = (
     Aim(
         "The whole study",
-        "student-small-trimmed-int8",
+        "student-small-trimmed-int8-e4",
         (Loss(TORCH_TEACHER, 0.01), FileSmaller(10), Faster(10)),
     ),
     Aim("The teacher in INT8", "teacher-int8", (Loss(TORCH_TEACHER, 0.005), FileUnder(24))),

@@ -30,6 +30,7 @@ HEADLINE = (
     "tfidf", "teacher", "teacher-onnx", "teacher-int8",
     "student-kd", "student-kd-init", "student-kd-init-int8",
     "student-small", "student-small-int8", "student-small-trimmed", "student-small-trimmed-int8",
+    "student-small-trimmed-int8-e4",
     "student-tiny", "student-tiny-int8", "student-tiny-trimmed", "student-tiny-trimmed-int8",
     "heads-entropy-30", "heads-random-30", "heads-entropy-50", "heads-random-50",
 )  # fmt: skip

@@ -10,20 +10,25 @@ from headcount import claims, records
 from headcount.data import LABELS
 from headcount.report.tables import ordered, shared_folds
 
-INT8, TRIMMED, QAT = "-int8", "-trimmed-int8", "-qat"
+INT8, TABLES_INT4, TRIMMED, QAT = "-int8", "-int8-e4", "-trimmed", "-qat"
 
 
 def int8_questions(results: pd.DataFrame) -> list[claims.Question]:
     """What to ask of INT8 models besides their differences from their baselines.
 
-    Each `-trimmed-int8` against the FP32 model whose vocabulary was trimmed, each `-int8` against
-    its `-int8-weights`, and each `-qat` against the INT8 file that no further training made.
+    Each `-trimmed-int8` and `-trimmed-int8-e4` against the FP32 model whose vocabulary was trimmed,
+    each `-int8-e4` against its `-int8`, each `-int8` against its `-int8-weights`, and each `-qat`
+    against the INT8 file that no further training made.
     """
     questions = []
-    for variant in results["variant"].unique():
-        if variant.endswith(TRIMMED):
-            whole = variant.removesuffix(TRIMMED)
-            questions.append(claims.Question(variant, whole, "trimming and rounding together"))
+    for variant in sorted(results["variant"].unique()):
+        for rounding in (INT8, TABLES_INT4):
+            if variant.endswith(TRIMMED + rounding):
+                whole = variant.removesuffix(TRIMMED + rounding)
+                questions.append(claims.Question(variant, whole, "trimming and rounding together"))
+        if variant.endswith(TABLES_INT4):
+            other = variant.removesuffix(TABLES_INT4) + INT8
+            questions.append(claims.Question(variant, other, "embeddings in INT4"))
         if variant.endswith(INT8):
             other = f"{variant}-weights"
             questions.append(claims.Question(variant, other, "activations rounded as well"))
@@ -36,14 +41,15 @@ def int8_questions(results: pd.DataFrame) -> list[claims.Question]:
 def flips(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     """How many answers INT8 changes, by what the FP32 model had said and how sure it had been.
 
-    One row for each `-int8` variant, against its baseline. Columns: variant, answers, changed, and
-    three classes and three bins of the FP32 model's confidence (the probability of its answer),
-    each "changed of answers". Empty where none has run.
+    One row for each `-int8` and `-int8-e4` variant, against its baseline. Columns: variant,
+    answers, changed, and three classes and three bins of the FP32 model's confidence (the probability of its
+    answer), each "changed of answers". Empty where none has run.
     """
     rows = []
     for variant, found in results.query("split == 'test'").groupby("variant", sort=False):
         baseline = found["baseline"].iloc[0]
-        if not variant.endswith(INT8) or not shared_folds(results, variant, baseline):
+        is_int8 = variant.endswith((INT8, TABLES_INT4))
+        if not is_int8 or not shared_folds(results, variant, baseline):
             continue
         changed, said, sure = _changes(folder, variant, baseline)
         row = {

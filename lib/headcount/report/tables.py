@@ -123,7 +123,7 @@ def contrasts(judged: pd.DataFrame, study: Study) -> pd.DataFrame:
                     line.unit, line.diff, line.diff_low, line.diff_high
                 ),
                 "Holm p": p_value(line.p_holm),
-                "contrast": f"{_name(line.variant)} minus {_name(line.baseline)}",
+                "contrast": _name(line.variant) + _minus(line.baseline),
                 "margin": _margin(line),
                 "right alone": MISSING
                 if pd.isna(line.only_variant)
@@ -166,6 +166,11 @@ def difference(unit: str, value: float, *bounds: float, digits: int | None = Non
 def _name(compared: str) -> str:
     """A variant as code; what a sweep compares is words."""
     return compared if " " in compared else f"`{compared}`"
+
+
+def _minus(baseline: str) -> str:
+    """Of a contrast; a finding that is no difference is recorded against "none"."""
+    return "" if baseline == "none" else f" minus {_name(baseline)}"
 
 
 def _margin(line: Any) -> str:
