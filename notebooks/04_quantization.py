@@ -1007,11 +1007,16 @@ if smaller is not None:
     d, times = found[four, trimmed], baseline.size_mb / four_mb
     lines += [
         chapter.told(
-            f"`{four}` against the FP32 teacher's file", "10 times smaller", f"{times:.2f} times",
+            f"`{four}` against the FP32 teacher's file",
+            "10 times smaller",
+            f"{times:.2f} times",
             times >= 10,
         ),
         chapter.told(
-            f"`{four}` against the FP32 student", "less than a point lost", in_points(d), within(d, -0.01)
+            f"`{four}` against the FP32 student",
+            "less than a point lost",
+            in_points(d),
+            within(d, -0.01),
         ),
     ]
 Markdown("\n".join(lines) + "\n\nVerdicts here are this fold's alone; the report pools them all.")

@@ -42,8 +42,8 @@ def flips(folder: Path, results: pd.DataFrame) -> pd.DataFrame:
     """How many answers INT8 changes, by what the FP32 model had said and how sure it had been.
 
     One row for each `-int8` and `-int8-e4` variant, against its baseline. Columns: variant,
-    answers, changed, and three classes and three bins of the FP32 model's confidence (the probability of its
-    answer), each "changed of answers". Empty where none has run.
+    answers, changed, and three classes and three bins of the FP32 model's confidence (the
+    probability of its answer), each "changed of answers". Empty where none has run.
     """
     rows = []
     for variant, found in results.query("split == 'test'").groupby("variant", sort=False):
