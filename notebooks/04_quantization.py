@@ -888,7 +888,8 @@ run.ask_elsewhere("elsewhere-int8", [v for v in may_be_shipped if run.has(v)])
 promised = ["teacher-int8"]
 if smaller is not None:
     promised = [f"{trimmed}-trimmed-{precision}" for precision in ("int8", "int8-e4")]
-print((run.model_folder(promised[-1]) / "README.md").read_text(encoding="utf-8")[:900])
+described = (run.model_folder(promised[-1]) / "README.md").read_text(encoding="utf-8")
+print(described.partition("## Licence")[0])
 
 # %% [markdown]
 # That is a promise, so we keep it: a fresh environment with ONNX Runtime, tokenizers and numpy and
