@@ -310,10 +310,10 @@ del score
 #
 # Bytes: 4 for each stored parameter in FP32; 1 for INT8, where nearly all parameters are entries of
 # matrices (`torch.ao` leaves the embeddings in FP32, so it must miss); half a byte for INT4 (whose
-# embeddings have a whole one, and for INT8 with INT4 embeddings: these must miss, too). Time: proportional to MACs at the mean length,
-# relative to the FP32 teacher in the same runtime; the number format is left out, and so is that a
-# file in ONNX computes its last layer for the first token alone, which nobody else's answer needs: the
-# fewer the layers, the more that is.
+# embeddings have a whole one, and INT8's half a one in `-int8-e4`: these must miss, too). Time:
+# proportional to MACs at the mean length, relative to the FP32 teacher in the same runtime; the number
+# format is left out, and so is that a file in ONNX computes its last layer for the first token alone,
+# which nobody else's answer needs: the fewer the layers, the more that is.
 
 # %%
 base = recorded["teacher"]

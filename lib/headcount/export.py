@@ -321,7 +321,6 @@ def quantize_embeddings_int4(src: Path, dst: Path) -> None:
 
 
 def _in_four_bits(model: onnx.ModelProto, operator: str) -> onnx.ModelProto:
-    _strip(model)
     with _quiet():
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 

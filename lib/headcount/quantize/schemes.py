@@ -22,6 +22,7 @@ from headcount.quantize.grids import Grid
 
 ACTIVATIONS = ("fp32", "dynamic", "static")
 BLOCK = 32  # inputs that share a scale in the INT4 files of headcount.export
+TABLE = Grid(reach="tensor", asymmetric=True)  # embeddings in the INT8 files of headcount.export
 FFN = {"bert": ("intermediate", "output"), "distilbert": ("ffn",)}  # paths from a block
 # Attached to a model for its training, and taken off it before it leaves.
 NOT_THE_MODEL = ("layer_projections", "head_gates")
@@ -79,9 +80,7 @@ def deployed(embedding_bits: int = 8) -> Scheme:
         embedding_bits: fewer than 8 are symmetric, in blocks of 32 dimensions of a token; 4 is
             :func:`headcount.export.quantize_embeddings_int4`.
     """
-    table = Grid(reach="tensor", asymmetric=True)
-    if embedding_bits != 8:
-        table = Grid(embedding_bits, "block", BLOCK)
+    table = TABLE if embedding_bits == 8 else Grid(embedding_bits, "block", BLOCK)
     return Scheme(linear=Grid(), embedding=table, activations="dynamic")
 
 
@@ -138,7 +137,7 @@ def weights_only(
         linear = Grid(bits, "block" if block else "group", block or groups, clip=clip)
     embedding = None
     if embedding_bits == 8:
-        embedding = Grid(reach="tensor", asymmetric=True)
+        embedding = TABLE
     elif embedding_bits:
         embedding = replace(linear, bits=embedding_bits) if block else Grid(embedding_bits)
     return Scheme(linear=linear, embedding=embedding)

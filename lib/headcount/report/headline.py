@@ -83,8 +83,9 @@ def _study(folder: Path, pooled: pd.DataFrame) -> str:
         if difference != MISSING:
             difference += f" vs `{line['baseline']}`"
         size = sizes.get(variant)
+        some = "" if line["folds"] == len(study.folds) else f" ({line['folds']} folds)"
         row = {
-            "variant": variant,
+            "variant": variant + some,
             "macro-F1 [95 %]": score(line["macro_f1"], line["ci_low"], line["ci_high"]),
             "difference, points [95 %]": difference,
             "MB": MISSING if pd.isna(size) else f"{size:.1f}",
