@@ -136,6 +136,7 @@ Markdown("Not yet run:\n\n" + report.open_claims(judged))
 
 # %%
 aims = report.aims(run.work, study, draws=draws)
+run.table(aims, "aims")
 if (aims["outcome"] == claims.NOT_RUN).all():
     display(Markdown("No chapter that an aim reads has run yet."))
 elif study.model != report.AIMS_MODEL:

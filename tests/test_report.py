@@ -615,6 +615,38 @@ def test_headline_shows_of_a_second_study_what_the_first_has_not(tmp_path):
     assert report.headline(tmp_path).count("Profile `") == 1
 
 
+def test_headline_tells_verdicts_and_aims_as_their_reports_do(rendered, tmp_path):
+    def table_rows(text, starts):
+        found = [line for line in text.splitlines() if line.startswith(starts)]
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in found]
+
+    shutil.copytree(rendered, tmp_path / "minilm-students")
+    page = (rendered / "report.md").read_text(encoding="utf-8")
+    told = table_rows(report.headline(tmp_path), "| **C")
+    assert [row[:4] for row in told] == [[*r[:3], r[4]] for r in table_rows(page, "| **C")]
+    (link,) = {row[4] for row in told}
+    assert link == f"[minilm-students]({tmp_path.name}/minilm-students/report.md)"
+    (aim,) = table_rows(report.headline(tmp_path), "| The teacher in INT8 |")
+    (same,) = table_rows(page, "| The teacher in INT8 |")
+    assert aim[:4] == [*same[:2], *same[3:]]
+    assert "A tiny student" in page  # which has not run
+    assert "A tiny student" not in report.headline(tmp_path)
+
+    # An earlier study goes first, in what it has put to the test.
+    shutil.copytree(rendered, tmp_path / "minilm")
+    path = tmp_path / "minilm" / "tables" / "fold0" / "08_report-claims.csv"
+    judged = pd.read_csv(path)
+    judged[judged["id"] == "C10"].to_csv(path, index=False)
+    pd.read_csv(path.with_name("08_report-aims.csv")).head(0).to_csv(
+        path.with_name("08_report-aims.csv"), index=False
+    )
+    again = table_rows(report.headline(tmp_path), ("| **C", "| The teacher in INT8 |"))
+    links = {row[0].split("**")[-2]: row[4].split("]")[0] for row in again if "**C" in row[0]}
+    assert links == {**dict.fromkeys(["C1", "C7", "C15b"], "[minilm-students"), "C10": "[minilm"}
+    assert [row[:4] for row in again[1:]] == [row[:4] for row in told]  # in the claims' order
+    assert again[0][4].startswith("[minilm-students]")
+
+
 def test_headline_tells_a_change_of_runtime_from_compression(tmp_path, monkeypatch):
     shape = ("04_quantization", "teacher", 1.0, 91.0)
     monkeypatch.setitem(VARIANTS, "teacher-onnx", (*shape, "onnxruntime"))

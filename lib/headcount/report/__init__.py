@@ -4,7 +4,7 @@
 
     python -m headcount.report render NOTEBOOK FOLDER    report.html and report.md
     python -m headcount.report pages                     the same for every committed report
-    python -m headcount.report headline [--check]        the table between two marks in README.md
+    python -m headcount.report headline [--check]        what is between two marks in README.md
     python -m headcount.report age                       which reports are older than the code
     python -m headcount.report check                     headline --check, then age
 """

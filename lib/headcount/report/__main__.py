@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("pages", render_all, "render the pages of every committed report again")
     sub.add_argument("reports", type=Path, nargs="?", default=Path("reports"))
     for name, command, text in (
-        ("headline", update_headline, "write the README's headline table"),
+        ("headline", update_headline, "write the README's headline"),
         ("check", check, "fail when the headline is stale; say which reports are old"),
     ):
         sub = add(name, command, text)

@@ -1,4 +1,4 @@
-"""The README's headline table, and how old the committed reports are."""
+"""The README's headline, and how old the committed reports are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from headcount import records
+from headcount import claims, records
 from headcount.errors import InputError
+from headcount.report.aims import AIMS, AIMS_MODEL
 from headcount.report.study import describe
 from headcount.report.tables import (
     MISSING,
     ONNX_TEACHER,
     TORCH_TEACHER,
+    contrasts,
     markdown,
     points,
     score,
@@ -43,6 +45,12 @@ SPEED = (
     f"row's own runtime (`{ONNX_TEACHER}` in ONNX Runtime), so that only the change of the model "
     "counts."
 )
+REACHED = "What the study set out to reach, and what was found:"
+VERDICTS = (
+    "Claims on trial, each by a rule fixed before any run: supported where the whole interval lies "
+    "on the claim's side of its margin, refuted where it lies on the other, or leaves out the "
+    "effect that was claimed. The reports tell the margins."
+)
 INT8_TEACHER = "teacher-int8"
 PROCESSORS = (
     f"INT8 belongs to a processor: `{INT8_TEACHER}` against the FP32 teacher, where it was timed."
@@ -52,7 +60,7 @@ NOTHING = "No study has been published yet: `make study` makes the first one."
 
 
 def headline(reports: Path) -> str:
-    """The headline in Markdown, from pooled.csv, the measures and the records of its studies."""
+    """The headline in Markdown, from the records, measures and tables of its studies."""
     published = (
         [reports / n for n in row if (reports / n / "pooled.csv").exists()] for row in STUDIES
     )
@@ -66,8 +74,13 @@ def headline(reports: Path) -> str:
         if new:
             parts.append(_study(folder, pooled.loc[_with_baselines(pooled["baseline"], new)]))
             shown |= {*new}
-    if len(timed := by_processor(reports)):
-        parts += [PROCESSORS, markdown(timed)]
+    for told, table in (
+        (REACHED, reached(folders)),
+        (VERDICTS, verdicts(folders)),
+        (PROCESSORS, by_processor(reports)),
+    ):
+        if len(table):
+            parts += [told, markdown(table)]
     return "\n\n".join(parts)
 
 
@@ -94,13 +107,37 @@ def _study(folder: Path, pooled: pd.DataFrame) -> str:
             row["speed"] = _times(ratios, TORCH_TEACHER, variant)
             row["same runtime"] = _times(ratios, TEACHERS.get(runtimes.get(variant)), variant)
         rows.append(row)
-    place = f"{folder.parent.name}/{study.name}"
     notes = (
         "Scores and paired differences are on the pooled test parts. "
         f"{SPEED if ratios else NO_SPEED} "
-        f"[Report]({place}/report.md), [all numbers]({place}/results.csv)."
+        f"Report: {_link(folder)}, [all numbers]({folder.parent.name}/{folder.name}/results.csv)."
     )
     return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
+
+
+def reached(folders: list[Path]) -> pd.DataFrame:
+    """Aim, variant, what was found and the outcome; of each aim, from the first study to tell."""
+    ran = []
+    for folder in folders:
+        if (path := _left_by_report(folder, "aims")).exists():
+            aims = pd.read_csv(path)
+            if describe(folder).model == AIMS_MODEL:
+                ran.append(aims[aims["outcome"] != claims.NOT_RUN].assign(report=_link(folder)))
+    columns = ["aim", "variant", "found", "outcome", "report"]
+    return _first_of_each(ran, columns, [aim.text for aim in AIMS])
+
+
+def verdicts(folders: list[Path]) -> pd.DataFrame:
+    """Claim, verdict and contrast; of each claim, from the first study that tried it."""
+    tried = [
+        contrasts(pd.read_csv(path), describe(folder)).assign(report=_link(folder))
+        for folder in folders
+        if (path := _left_by_report(folder, "claims")).exists()
+    ]
+    columns = ["claim", "verdict", "difference [95 %]", "contrast", "report"]
+    return _first_of_each(
+        tried, columns, [f"**{claim.id}** {claim.text}" for claim in claims.CLAIMS]
+    )
 
 
 def by_processor(reports: Path) -> pd.DataFrame:
@@ -115,7 +152,7 @@ def by_processor(reports: Path) -> pd.DataFrame:
         machine = measures.iloc[0]
         rows.append(
             {
-                "report": f"[{folder.name}]({reports.name}/{folder.name}/report.md)",
+                "report": _link(folder),
                 "processor": f"{machine['cpu']} ({', '.join(machine['cpu_flags'])})",
                 "difference, points [95 %]": points(
                     line["diff"], line["diff_low"], line["diff_high"]
@@ -173,6 +210,23 @@ def _age(folder: Path) -> str:
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _left_by_report(folder: Path, table: str) -> Path:
+    return folder / "tables" / "fold0" / f"08_report-{table}.csv"
+
+
+def _link(folder: Path) -> str:
+    return f"[{folder.name}]({folder.parent.name}/{folder.name}/report.md)"
+
+
+def _first_of_each(
+    frames: list[pd.DataFrame], columns: list[str], order: list[str]
+) -> pd.DataFrame:
+    """Of equal entries in the first of ``columns`` the first, those of ``order`` in that order."""
+    rows = pd.concat([pd.DataFrame(columns=columns), *frames])[columns]
+    rows = rows.drop_duplicates(columns[0]).set_index(columns[0])
+    return rows.loc[[name for name in order if name in rows.index]].reset_index()
 
 
 def _with_baselines(baselines: pd.Series, variants: list[str]) -> list[str]:
