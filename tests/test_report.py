@@ -190,7 +190,7 @@ def test_synthetic_sentences_are_called_synthetic_wherever_they_appear(rendered)
     assert len(verdicts) == 4
     assert all("** (synthetic corpus)" in verdict for verdict in verdicts)
     tables = (rendered / "tables" / "fold0").glob("08_report-*.csv")
-    names = ("claims", "scores", "folds")
+    names = ("aims", "claims", "scores", "folds")
     assert {path.stem for path in tables} == {f"08_report-{name}" for name in names}
 
 
