@@ -10,7 +10,7 @@ import pandas as pd
 from headcount import claims, records
 from headcount.errors import InputError
 from headcount.report.aims import AIMS, AIMS_MODEL
-from headcount.report.study import describe
+from headcount.report.study import Study, describe
 from headcount.report.tables import (
     MISSING,
     ONNX_TEACHER,
@@ -67,16 +67,18 @@ def headline(reports: Path) -> str:
     folders = next(filter(None, published), [])
     if not folders:
         return NOTHING
+    studies = {folder: describe(folder) for folder in folders}
     parts, shown = [], set()
-    for folder in folders:
+    for folder, study in studies.items():
         pooled = pd.read_csv(folder / "pooled.csv").set_index("variant")
         new = [name for name in HEADLINE if name in pooled.index and name not in shown]
         if new:
-            parts.append(_study(folder, pooled.loc[_with_baselines(pooled["baseline"], new)]))
+            rows = pooled.loc[_with_baselines(pooled["baseline"], new)]
+            parts.append(_study(folder, study, rows))
             shown |= {*new}
     for told, table in (
-        (REACHED, reached(folders)),
-        (VERDICTS, verdicts(folders)),
+        (REACHED, reached(studies)),
+        (VERDICTS, verdicts(studies)),
         (PROCESSORS, by_processor(reports)),
     ):
         if len(table):
@@ -84,10 +86,9 @@ def headline(reports: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _study(folder: Path, pooled: pd.DataFrame) -> str:
+def _study(folder: Path, study: Study, pooled: pd.DataFrame) -> str:
     """A study's line, the table of some of its variants' pooled rows, and what the table says."""
-    study, results = describe(folder), records.table(folder)
-    sizes = shipped(results).set_index("variant")["size_mb"]
+    sizes = shipped(records.table(folder)).set_index("variant")["size_mb"]
     measures = records.measures(folder)
     ratios, runtimes = speeds(measures), measures.set_index("variant")["runtime"]
     rows = []
@@ -115,23 +116,23 @@ def _study(folder: Path, pooled: pd.DataFrame) -> str:
     return f"{study.line}\n\n{markdown(pd.DataFrame(rows))}\n\n{notes}"
 
 
-def reached(folders: list[Path]) -> pd.DataFrame:
+def reached(studies: dict[Path, Study]) -> pd.DataFrame:
     """Aim, variant, what was found and the outcome; of each aim, from the first study to tell."""
     ran = []
-    for folder in folders:
-        if (path := _left_by_report(folder, "aims")).exists():
+    for folder, study in studies.items():
+        path = _left_by_report(folder, "aims")
+        if study.model == AIMS_MODEL and path.exists():
             aims = pd.read_csv(path)
-            if describe(folder).model == AIMS_MODEL:
-                ran.append(aims[aims["outcome"] != claims.NOT_RUN].assign(report=_link(folder)))
+            ran.append(aims[aims["outcome"] != claims.NOT_RUN].assign(report=_link(folder)))
     columns = ["aim", "variant", "found", "outcome", "report"]
     return _first_of_each(ran, columns, [aim.text for aim in AIMS])
 
 
-def verdicts(folders: list[Path]) -> pd.DataFrame:
+def verdicts(studies: dict[Path, Study]) -> pd.DataFrame:
     """Claim, verdict and contrast; of each claim, from the first study that tried it."""
     tried = [
-        contrasts(pd.read_csv(path), describe(folder)).assign(report=_link(folder))
-        for folder in folders
+        contrasts(pd.read_csv(path), study).assign(report=_link(folder))
+        for folder, study in studies.items()
         if (path := _left_by_report(folder, "claims")).exists()
     ]
     columns = ["claim", "verdict", "difference [95 %]", "contrast", "report"]
